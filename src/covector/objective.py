@@ -56,7 +56,7 @@ class Objective:
         self.loss = loss
         self.prefix = prefix
         self._function: Callable[[Params, Batch], Tensor] | None = None
-        named = {name.removeprefix(prefix): p for name, p in module.named_parameters()}
+        named: Params = {name.removeprefix(prefix): p for name, p in module.named_parameters()}
         self.params = _select(named, trainable)
         check_dense_real(self.params)
 
@@ -88,7 +88,7 @@ class Objective:
         torch.Size([4, 3])
         """
         if self.module is None:
-            raise CompositionError("an objective made from a function has no module outputs; use Objective(module, loss)")
+            raise CompositionError("an objective made from a function has no outputs; use Objective(module, loss)")
         args, kwargs = _call_arguments(batch)
         if params is None:
             return self.module(*args, **kwargs)
@@ -131,13 +131,13 @@ class Objective:
             return self.loss(outputs, batch if isinstance(batch, Mapping) else batch[1])
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
         if not isinstance(loss, Tensor):
-            raise ArgumentError("loss", None, "a loss function, or a module whose outputs have a .loss (are labels in the batch?)")
+            raise ArgumentError(
+                "loss", None, "a loss function, or outputs with a .loss (are labels in the batch?)"
+            )
         return loss
 
 
-def _select(
-    named: Params, trainable: Iterable[str] | Callable[[str], bool] | None, need_grad: bool = True
-) -> Params:
+def _select(named: Params, trainable: Iterable[str] | Callable[[str], bool] | None, need_grad: bool = True) -> Params:
     if trainable is None:
         chosen = {name: p for name, p in named.items() if p.requires_grad or not need_grad}
     elif callable(trainable):

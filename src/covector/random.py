@@ -147,9 +147,7 @@ def uniform(seed: int, count: int, stream: int = Stream.SAMPLING, step: int = 0,
     return _words(seed, stream, step, count, start).double() * 2.0**-32
 
 
-def integers(
-    seed: int, bound: int, count: int, stream: int = Stream.SAMPLING, step: int = 0, start: int = 0
-) -> Tensor:
+def integers(seed: int, bound: int, count: int, stream: int = Stream.SAMPLING, step: int = 0, start: int = 0) -> Tensor:
     """Integers in ``[0, bound)``, ``bound`` at most 2^31, by multiply-shift: int64 ``[count]``.
 
     The bias of multiply-shift is below ``bound / 2**32`` a value; it is zero for powers of two.

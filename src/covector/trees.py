@@ -200,7 +200,7 @@ def unflatten(flat: Tensor, like: Params) -> Params:
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     flat = tensor.detach().to("cpu").contiguous().view(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
 
 
 def digest(params: Params) -> str:

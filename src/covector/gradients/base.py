@@ -48,9 +48,9 @@ class Gradient(ABC):
     def isfinite(self) -> bool:
         """Whether all the numbers carried are finite."""
 
-    def names(self) -> frozenset[str] | None:
-        """Names of the tensors this gradient is restricted to, or ``None`` if it is defined for all."""
-        return None
+    @abstractmethod
+    def zeroed(self) -> Self:
+        """A zero of the same carrier (scaling by zero would keep NaN)."""
 
     @torch.no_grad()
     def add_to_(self, params: Params, scale: float = 1.0) -> None:

@@ -28,9 +28,6 @@ class Dense(Gradient):
         trees.check_dense_real(params)
         self.params = {name: tensor.detach() for name, tensor in params.items()}
 
-    def names(self) -> frozenset[str]:
-        return frozenset(self.params)
-
     def add_slice_(self, out: Tensor, name: str, start: int = 0, scale: float = 1.0) -> None:
         if name not in self.params:
             raise MismatchError(f"the gradient has no tensor {name!r}; it has {list(self.params)[:5]}")
@@ -52,6 +49,9 @@ class Dense(Gradient):
 
     def isfinite(self) -> bool:
         return all(bool(torch.isfinite(t).all()) for t in self.params.values())
+
+    def zeroed(self) -> Dense:
+        return Dense(trees.zeros_like(self.params))
 
     def __eq__(self, other: object) -> bool:
         return (

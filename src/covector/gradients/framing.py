@@ -51,7 +51,7 @@ def unframe(data: bytes, magic: bytes, version: int) -> bytes:
     if seen_magic != magic:
         raise CorruptionError(f"the bytes start with {seen_magic!r}, expected {magic!r}")
     if seen_version != version:
-        raise CorruptionError(f"version {seen_version} of {magic.decode()!r} is unknown here; this library reads {version}")
+        raise CorruptionError(f"version {seen_version} of {magic.decode()!r} is unknown here; expected {version}")
     if len(data) != length + OVERHEAD:
         raise CorruptionError(f"frame of {magic.decode()!r} says {length + OVERHEAD} bytes but has {len(data)}")
     if zlib.crc32(data[: -_CRC.size]) != _CRC.unpack_from(data, len(data) - _CRC.size)[0]:

@@ -192,7 +192,9 @@ class Ledger:
         reader = Reader(unframe(data, MAGIC, VERSION))
         kind, law, key, size, quantum = reader.unpack("<BBqIB")
         if kind not in (1, 2) or law >= len(_LAWS) or not 1 <= size <= largest or not 8 <= quantum <= 56:
-            raise CorruptionError(f"ledger header (kind {kind}, law {law}, size {size}, quantum {quantum}) is not valid")
+            raise CorruptionError(
+                f"ledger header (kind {kind}, law {law}, size {size}, quantum {quantum}) is not valid"
+            )
         (entries,) = reader.unpack("<I")
         clock = {}
         for _ in range(entries):

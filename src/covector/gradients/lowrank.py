@@ -76,6 +76,10 @@ class LowRank(Gradient):
         finite = all(bool(torch.isfinite(t).all()) for pair in self.factors.values() for t in pair)
         return finite and (self.rest is None or self.rest.isfinite())
 
+    def zeroed(self) -> LowRank:
+        factors = {name: (torch.zeros_like(u), v) for name, (u, v) in self.factors.items()}
+        return LowRank(factors, None if self.rest is None else self.rest.zeroed())
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, LowRank)

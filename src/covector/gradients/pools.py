@@ -141,9 +141,7 @@ class SeedPool(Pool):
         used = coordinates.nonzero().flatten()
         exponent = quantum + UNIT_EXPONENT[self.distribution]
         word = field_of(name).word
-        kernels.materialize_seeded_(
-            out, base, self.seeds[used], coordinates[used], self.distribution, exponent, word
-        )
+        kernels.materialize_seeded_(out, base, self.seeds[used], coordinates[used], self.distribution, exponent, word)
 
 
 @dataclass(frozen=True)

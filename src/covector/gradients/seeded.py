@@ -81,6 +81,9 @@ class Seeded(Gradient):
     def isfinite(self) -> bool:
         return bool(torch.isfinite(self.coefficients).all())
 
+    def zeroed(self) -> Seeded:
+        return Seeded(self.seeds, torch.zeros_like(self.coefficients), self.distribution)
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Seeded)

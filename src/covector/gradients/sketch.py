@@ -51,9 +51,7 @@ class Sketch(Gradient):
     def add_slice_(self, out: Tensor, name: str, start: int = 0, scale: float = 1.0) -> None:
         field = field_of(name)
         table = (self.x * scale).to(out.device, work_dtype(out.dtype))
-        kernels.materialize_sketch_(
-            out, out, table, self.key, field.word, field.shift, start, int(Stream.SKETCH_SIGNS)
-        )
+        kernels.materialize_sketch_(out, out, table, self.key, field.word, field.shift, start, int(Stream.SKETCH_SIGNS))
 
     def scaled(self, factor: float) -> Sketch:
         return Sketch(self.key, self.x * factor)
@@ -68,6 +66,9 @@ class Sketch(Gradient):
 
     def isfinite(self) -> bool:
         return bool(torch.isfinite(self.x).all())
+
+    def zeroed(self) -> Sketch:
+        return Sketch(self.key, torch.zeros_like(self.x))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sketch) and other.key == self.key and torch.equal(other.x, self.x)

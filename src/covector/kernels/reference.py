@@ -126,10 +126,7 @@ def field_integers(
     block, skip = _blocks_of(seed, distribution, start, count, field, stream, step, device)
     shifts = torch.arange(32, dtype=torch.int64, device=device)
     bits = (block[..., None] >> shifts) & 1
-    if distribution == "rademacher":
-        values = 1 - 2 * bits.reshape(-1)
-    else:
-        values = bits.reshape(-1, 64).sum(-1) - 32
+    values = 1 - 2 * bits.reshape(-1) if distribution == "rademacher" else bits.reshape(-1, 64).sum(-1) - 32
     return values[skip : skip + count]
 
 
