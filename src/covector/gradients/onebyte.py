@@ -34,8 +34,8 @@ class OneByte:
     """The one-byte code with the scale ``S = scale_units`` quanta.
 
     Args:
-        scale_units: magnitude of code 64 in the receiver's integer unit, from 2**8 (below it neighboring
-            codes would coincide) to 2**48.
+        scale_units: magnitude of code 64 in the receiver's integer unit, from 2**8 to 2**48; below 2**12
+            the smallest codes begin to coincide, which costs precision but no bias.
 
     Raises:
         ArgumentError: ``scale_units`` outside that range.
