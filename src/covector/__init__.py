@@ -19,6 +19,7 @@ from covector.gradients import (
     SeedPool,
     Sketch,
     SketchPool,
+    Subspace,
 )
 from covector.objective import Objective
 
@@ -39,5 +40,6 @@ __all__ = [
     "Seeded",
     "Sketch",
     "SketchPool",
+    "Subspace",
     "ZerothOrder",
 ]

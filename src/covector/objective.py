@@ -131,9 +131,7 @@ class Objective:
             return self.loss(outputs, batch if isinstance(batch, Mapping) else batch[1])
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
         if not isinstance(loss, Tensor):
-            raise ArgumentError(
-                "loss", None, "a loss function, or outputs with a .loss (are labels in the batch?)"
-            )
+            raise ArgumentError("loss", None, "a loss function, or outputs with a .loss (are labels in the batch?)")
         return loss
 
 

@@ -37,7 +37,9 @@ def quadratic(dim=6, seed=0):
     half = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
     matrix = half @ half.T
     x = torch.randn(dim, generator=generator, dtype=torch.float64)
-    objective = Objective.from_function(lambda p, batch: 0.5 * p["x"].view(-1) @ matrix @ p["x"].view(-1), {"x": x.view(2, -1)})
+    objective = Objective.from_function(
+        lambda p, batch: 0.5 * p["x"].view(-1) @ matrix @ p["x"].view(-1), {"x": x.view(2, -1)}
+    )
     return objective, {"x": (matrix @ x).view(2, -1)}
 
 
@@ -164,7 +166,10 @@ def test_kerzoo_removes_the_bias_that_central_differences_leave():
     assert slope_central(cubic, None, Dense({"x": torch.ones(1)}), 1.0)[1] == pytest.approx(4.0)
     n = 2500
     values = torch.tensor(
-        [ZerothOrder(eps=1.0, seed=i, kernel="kerzoo")(cubic, None).gradient.dense(cubic.params)["x"].item() for i in range(n)]
+        [
+            ZerothOrder(eps=1.0, seed=i, kernel="kerzoo")(cubic, None).gradient.dense(cubic.params)["x"].item()
+            for i in range(n)
+        ]
     )
     assert abs(values.mean() - 3.0) < 5 * values.std() / math.sqrt(n)
     assert 5 * values.std() / math.sqrt(n) < 0.9  # so that the bias of 1 would be seen

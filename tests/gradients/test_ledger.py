@@ -12,7 +12,11 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
 def theta0(dtype=torch.float32):
     torch.manual_seed(0)
-    return {"w": (torch.randn(31, 17) * 0.02).to(dtype), "b": torch.randn(17).to(dtype), "e": torch.zeros(0, dtype=dtype)}
+    return {
+        "w": (torch.randn(31, 17) * 0.02).to(dtype),
+        "b": torch.randn(17).to(dtype),
+        "e": torch.zeros(0, dtype=dtype),
+    }
 
 
 def entries(pool, count=40):

@@ -39,7 +39,10 @@ def modules():
     torch.manual_seed(0)
     return {
         "mlp": (nn.Sequential(nn.Linear(6, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(5, 6)),
-        "cnn": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 2)), torch.randn(2, 3, 6, 6)),
+        "cnn": (
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 2)),
+            torch.randn(2, 3, 6, 6),
+        ),
         "lstm": (nn.LSTM(4, 5, batch_first=True), torch.randn(2, 3, 4)),
         "transformer": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), torch.randn(2, 5, 8)),
         "tied": (Tied(), torch.randint(0, 40, (2, 3))),

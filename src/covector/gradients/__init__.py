@@ -22,6 +22,7 @@ from covector.gradients.perturbed import Perturbed
 from covector.gradients.pools import Pool, SeedPool, SketchPool
 from covector.gradients.seeded import Seeded
 from covector.gradients.sketch import Sketch, project
+from covector.gradients.subspace import Subspace, coordinates
 
 __all__ = [
     "Dense",
@@ -35,6 +36,8 @@ __all__ = [
     "Seeded",
     "Sketch",
     "SketchPool",
+    "Subspace",
+    "coordinates",
     "decode",
     "encode",
     "project",
