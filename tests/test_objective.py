@@ -77,7 +77,7 @@ def test_a_prefix_is_stripped_and_put_back(pair):
     wrapped = nn.ModuleDict({"model": module})
     wrapped.forward = lambda x: module(x)
     objective = Objective(wrapped, F.cross_entropy, prefix="model.")
-    assert list(objective.params)[0] == "0.weight"
+    assert next(iter(objective.params)) == "0.weight"
     same = {name: p.detach().clone() for name, p in objective.params.items()}
     assert torch.equal(objective(batch, same), objective(batch))
 

@@ -95,7 +95,7 @@ def test_every_truncation_and_every_flipped_bit_is_detected(kind):
 
 def test_sums_of_different_carriers_are_refused():
     each = carriers()
-    with pytest.raises(CompositionError, match="Sketch to Dense|carriers differ"):
+    with pytest.raises(CompositionError, match="carriers differ"):
         each["dense"] + each["sketch"]
     with pytest.raises(CompositionError, match="one distribution"):
         each["seeded"] + each["normal"]
