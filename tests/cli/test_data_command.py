@@ -17,9 +17,7 @@ runner = CliRunner(env={"COLUMNS": "160"})
 def catalog(monkeypatch):
     """A catalog of two entries in place of the real one, which fetches from the network."""
     entries = [
-        SimpleNamespace(
-            name="tiny-model", kind="model", size=92.94, license="Apache-2.0", description="a model"
-        ),
+        SimpleNamespace(name="tiny-model", kind="model", size=92.94, license="Apache-2.0", description="a model"),
         SimpleNamespace(name="snippets", kind="text", size=2.5, license="MIT", description="texts"),
     ]
 

@@ -33,7 +33,5 @@ def test_the_extras_are_those_of_the_project():
 @pytest.mark.parametrize("modules", [("json",), ("json", "no_such_module")])
 def test_an_extra_with_a_missing_package_says_how_to_install_it(monkeypatch, modules):
     monkeypatch.setitem(info.EXTRAS, "language", modules)
-    expected = (
-        "installed" if modules == ("json",) else "missing no_such_module (pip install 'covector[language]')"
-    )
+    expected = "installed" if modules == ("json",) else "missing no_such_module (pip install 'covector[language]')"
     assert info.describe()["extras"]["language"] == expected

@@ -19,8 +19,7 @@ def test_json_is_an_array_with_every_field():
     records = json.loads(runner.invoke(app, ["papers", "--json"]).stdout)
     assert [record["slug"] for record in records] == [row.slug for row in table()]
     assert all(
-        set(record)
-        == {"number", "slug", "title", "authors", "year", "source", "station", "summary", "url", "status"}
+        set(record) == {"number", "slug", "title", "authors", "year", "source", "station", "summary", "url", "status"}
         for record in records
     )
 

@@ -30,9 +30,7 @@ sys.exit(code)
 
 def covector_process(*arguments):
     script = HELP.format(arguments=list(arguments))
-    return subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
-    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.fixture

@@ -21,9 +21,7 @@ def finding(holds):
 
 words = st.text(min_size=1).filter(str.strip)
 values = st.one_of(words, st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False))
-findings = st.builds(
-    Finding, words, values, values, values, words, st.sampled_from([True, False, None]), words
-)
+findings = st.builds(Finding, words, values, values, values, words, st.sampled_from([True, False, None]), words)
 names = st.text("abcdefghijklmnop-", min_size=1)
 evidences = st.builds(
     Evidence,
@@ -70,9 +68,7 @@ def test_scalars_of_numpy_and_torch_become_plain_numbers(number):
     assert measured == 0.25
 
 
-@pytest.mark.parametrize(
-    "number", [float("nan"), float("inf"), torch.tensor(float("-inf")), None, True, "", " ", [1]]
-)
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), torch.tensor(float("-inf")), None, True, "", " ", [1]])
 def test_a_measurement_that_json_cannot_carry_is_refused(number):
     with pytest.raises(ArgumentError, match="measured="):
         replace(FINDING, measured=number)

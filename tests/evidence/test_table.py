@@ -78,9 +78,7 @@ def test_no_machinery_module_has_the_name_of_a_paper_s_module():
     assert not machinery & {row.module for row in table()}
 
 
-@pytest.mark.parametrize(
-    ("typed", "meant"), [("fed-kseed", "fedkseed"), ("one_byte_per_gradient", "one-byte")]
-)
+@pytest.mark.parametrize(("typed", "meant"), [("fed-kseed", "fedkseed"), ("one_byte_per_gradient", "one-byte")])
 def test_an_unknown_slug_names_the_closest_ones(typed, meant):
     with pytest.raises(ArgumentError, match=f"did you mean '{meant}"):
         find(typed)

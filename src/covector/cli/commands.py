@@ -26,9 +26,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "papers": Command("covector.cli.papers:papers", "List the 120 papers: station, year, open or working."),
-    "reproduce": Command(
-        "covector.cli.reproduce:reproduce", "Run papers' experiments: claim beside measurement."
-    ),
+    "reproduce": Command("covector.cli.reproduce:reproduce", "Run papers' experiments: claim beside measurement."),
     "data": Command("covector.cli.data:app", "List and fetch real data and pretrained models."),
     "info": Command("covector.cli.info:info", "Show versions, devices, kernels and installed extras."),
     "version": Command("covector.cli.version:version", "Print the version."),

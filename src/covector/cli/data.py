@@ -59,9 +59,7 @@ def list_command(
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in columns:
-        table.add_column(
-            name, justify="right" if name == "size" else "left", overflow="fold", no_wrap=name == "name"
-        )
+        table.add_column(name, justify="right" if name == "size" else "left", overflow="fold", no_wrap=name == "name")
     for record in records:
         table.add_row(*(_size(record[name]) if name == "size" else str(record[name]) for name in columns))
     out().print(table)
@@ -69,9 +67,7 @@ def list_command(
 
 @app.command("get")
 def get_command(
-    names: Annotated[
-        list[str], typer.Argument(help="Names of the catalog.", autocompletion=_names, metavar="NAME...")
-    ],
+    names: Annotated[list[str], typer.Argument(help="Names of the catalog.", autocompletion=_names, metavar="NAME...")],
 ) -> None:
     """Fetch and convert data or models, once; print the folder of each in the cache.
 

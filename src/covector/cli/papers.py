@@ -52,9 +52,7 @@ def papers(
 def _table(rows: list[Paper]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     for name, ratio in (("station", None), ("slug", None), ("title", 1), ("year", None), ("status", None)):
-        table.add_column(
-            name, ratio=ratio, no_wrap=name != "title", overflow="ellipsis" if ratio is None else "fold"
-        )
+        table.add_column(name, ratio=ratio, no_wrap=name != "title", overflow="ellipsis" if ratio is None else "fold")
     order = {name: place for place, name in enumerate(STATIONS)}
     last = ""
     for row in sorted(rows, key=lambda row: (order[row.station], row.number)):

@@ -27,16 +27,12 @@ def _slugs() -> list[str]:
 def reproduce(
     slugs: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Papers, as 'covector papers' names them.", autocompletion=_slugs, metavar="SLUG"
-        ),
+        typer.Argument(help="Papers, as 'covector papers' names them.", autocompletion=_slugs, metavar="SLUG"),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All papers that are working.")] = False,
     budget: Annotated[
         str,
-        typer.Option(
-            help="'smoke' takes seconds and shows that it works; 'full' takes minutes.", metavar="smoke|full"
-        ),
+        typer.Option(help="'smoke' takes seconds and shows that it works; 'full' takes minutes.", metavar="smoke|full"),
     ] = "smoke",
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
     folder: Annotated[
@@ -46,9 +42,7 @@ def reproduce(
         Path | None,
         typer.Option(help="Write the evidence site here, from all results in OUT.", metavar="DIR"),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line and paper, nothing else.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and paper, nothing else.")] = False,
 ) -> None:
     """Run papers' experiments: each claim beside what is measured here, and whether it holds.
 
@@ -65,9 +59,7 @@ def reproduce(
     """
     chosen = _chosen(slugs or [], every)
     budgets = {slug: Budget(budget, seed, folder / slug) for slug in chosen}
-    results = [
-        _run(slug, budgets[slug], quiet=as_json, place=(i, len(chosen))) for i, slug in enumerate(chosen, 1)
-    ]
+    results = [_run(slug, budgets[slug], quiet=as_json, place=(i, len(chosen))) for i, slug in enumerate(chosen, 1)]
     if site is not None:
         # this run's results come last and so replace older ones of the same papers
         index = build_site([*collect(folder), *results], site)
@@ -80,9 +72,7 @@ def reproduce(
 
 def _chosen(slugs: list[str], every: bool) -> list[str]:
     if every == bool(slugs):
-        raise ArgumentError(
-            "SLUG", " ".join(slugs), "either papers by name or --all, not both and not neither"
-        )
+        raise ArgumentError("SLUG", " ".join(slugs), "either papers by name or --all, not both and not neither")
     if every:
         return _slugs()
     open_ones = [slug for slug in slugs if find(slug).slug not in _slugs()]
@@ -115,9 +105,7 @@ def _print(result: Result, written: Path) -> None:
     else:
         console.print(_findings(result))
         verdict = status_text(result.verdict)
-        console.print(
-            Text.assemble("verdict: ", verdict, f" (budget {result.budget}, {result.seconds:.1f} s)")
-        )
+        console.print(Text.assemble("verdict: ", verdict, f" (budget {result.budget}, {result.seconds:.1f} s)"))
         for figure in result.figures:
             console.print(f"figure: {figure}", soft_wrap=True)
     console.print(f"written: {written}", soft_wrap=True, style="dim")

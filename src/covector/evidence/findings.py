@@ -130,13 +130,11 @@ class Evidence:
         """The findings as an aligned plain-text table."""
         header = ("claim", "reported", "measured", "baseline", "unit", "verdict")
         rows = [header] + [
-            (f.claim, show(f.reported), show(f.measured), show(f.baseline), f.unit, f.verdict)
-            for f in self.findings
+            (f.claim, show(f.reported), show(f.measured), show(f.baseline), f.unit, f.verdict) for f in self.findings
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
         return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
         )
 
     def to_json(self, indent: int | None = None) -> str:

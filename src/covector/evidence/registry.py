@@ -135,9 +135,7 @@ def load(slug: str) -> Experiment:
         experiment = getattr(value, "experiment", None)
         if isinstance(experiment, Experiment) and experiment.paper == row:
             return experiment
-    raise MismatchError(
-        f"{path.name} has no experiment of {slug!r}: put @paper({slug!r}, ...) on its function"
-    )
+    raise MismatchError(f"{path.name} has no experiment of {slug!r}: put @paper({slug!r}, ...) on its function")
 
 
 def _path(row: Paper) -> Path:

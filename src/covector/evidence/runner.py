@@ -133,9 +133,7 @@ def _checked(experiment: Experiment, found: object) -> Evidence:
         raise MismatchError(f"the experiment of {slug!r} returned the evidence of {found.slug!r}")
     missing = [str(figure) for figure in found.figures if not Path(figure).is_file()]
     if missing:
-        raise MismatchError(
-            f"the experiment of {slug!r} names figures it did not write: {', '.join(missing)}"
-        )
+        raise MismatchError(f"the experiment of {slug!r} names figures it did not write: {', '.join(missing)}")
     return found
 
 

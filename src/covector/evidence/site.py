@@ -98,9 +98,7 @@ def _rows(results: dict[str, Result]) -> list[_Row]:
 def _by_station(rows: list[_Row]) -> list[tuple[str, str, list[_Row]]]:
     # what was measured comes first, open papers last; within each, the table's order
     ranked = sorted(rows, key=lambda row: row.state == "open")
-    grouped = [
-        (name, text, [row for row in ranked if row.paper.station == name]) for name, text in STATIONS.items()
-    ]
+    grouped = [(name, text, [row for row in ranked if row.paper.station == name]) for name, text in STATIONS.items()]
     return [group for group in grouped if group[2]]
 
 
