@@ -1,0 +1,41 @@
+import matplotlib as mpl
+import pytest
+
+from covector.evidence import figure
+
+
+def draw(path):
+    with figure(path, title="Loss", x="step", y="loss") as axes:
+        axes.plot([0, 1, 2], [3, 2, 1], label="method")
+        axes.plot([0, 1, 2], [3, 3, 2], label="baseline")
+    return path
+
+
+def test_the_same_drawing_is_the_same_bytes(tmp_path):
+    assert draw(tmp_path / "a.svg").read_bytes() == draw(tmp_path / "b.svg").read_bytes()
+
+
+def test_the_suffix_chooses_the_format(tmp_path):
+    assert draw(tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in draw(tmp_path / "a.svg").read_text()
+
+
+def test_labels_make_a_legend(tmp_path):
+    with figure(tmp_path / "a.svg") as labeled:
+        labeled.plot([0, 1], label="method")
+    with figure(tmp_path / "b.svg") as unlabeled:
+        unlabeled.plot([0, 1])
+    assert labeled.get_legend() is not None
+    assert unlabeled.get_legend() is None
+
+
+def test_matplotlib_s_settings_are_left_alone(tmp_path):
+    before = dict(mpl.rcParams)
+    draw(tmp_path / "a.svg")
+    assert dict(mpl.rcParams) == before
+
+
+def test_nothing_is_written_when_drawing_fails(tmp_path):
+    with pytest.raises(ZeroDivisionError), figure(tmp_path / "a.svg"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "a.svg").exists()
