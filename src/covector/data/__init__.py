@@ -2,14 +2,16 @@
 
 >>> from covector import data
 >>> data.list()[0].kind
-'model'
+'graph'
 """
 
 from covector.data.access import get, load
+from covector.data.arrays import Arrays
 from covector.data.cache import cache_folder
-from covector.data.catalog import Entry
+from covector.data.catalog import Entry, entry
 from covector.data.catalog import entries as list
 from covector.data.corpus import Corpus
+from covector.data.graph import Graph
 from covector.data.pretrained import Pretrained
 
-__all__ = ["Corpus", "Entry", "Pretrained", "cache_folder", "get", "list", "load"]
+__all__ = ["Arrays", "Corpus", "Entry", "Graph", "Pretrained", "cache_folder", "entry", "get", "list", "load"]

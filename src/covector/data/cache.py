@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from typing import Any
 import platformdirs
 from filelock import FileLock
 
+from covector.errors import DataError
+
 __all__ = ["MANIFEST", "cache_folder", "lock", "publish", "read_manifest", "scratch"]
 
 MANIFEST = "covector.json"
+_STALE_SECONDS = 86_400
 
 
 def cache_folder() -> Path:
@@ -41,22 +45,40 @@ def cache_folder() -> Path:
 @contextlib.contextmanager
 def lock(name: str) -> Iterator[None]:
     """Hold the lock ``name``, shared by all processes that use this cache; the rest wait for it."""
-    folder = cache_folder() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _writable("locks")
     with FileLock(folder / f"{name}.lock"):
         yield
 
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A new empty folder on the cache's file system, so that a rename out of it is atomic; removed at the end."""
-    parent = cache_folder() / "partial"
-    parent.mkdir(parents=True, exist_ok=True)
+    """A new empty folder on the cache's file system (a rename out of it is atomic), removed at the end."""
+    parent = _writable("partial")
+    _sweep(parent)
     folder = Path(tempfile.mkdtemp(dir=parent))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _writable(name: str) -> Path:
+    folder = cache_folder() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the cache cannot be written ({error}); set COVECTOR_CACHE to a folder of yours"
+        ) from error
+    return folder
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what killed processes left behind: nothing that still runs is a day old."""
+    for folder in parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process may sweep at the same time
+            if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(finished: Path, target: Path) -> None:

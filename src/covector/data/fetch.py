@@ -123,7 +123,9 @@ def _npm(package: Package, folder: Path) -> None:
 
 def _apt(package: Package, folder: Path) -> None:
     client = _program("apt-get", package)
-    hint = "run `apt-get update` (as root) if the package lists are empty or old"
+    hint = (
+        "run `apt-get update` if the package lists are empty or old; the version is that of Debian 12, amd64"
+    )
     _call([client, "download", f"{package.name}={package.version}"], package, cwd=folder, hint=hint)
 
 

@@ -7,6 +7,7 @@ library version and no machine. Items of one group (sentences of one article) st
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 
@@ -28,8 +29,8 @@ def stratified(
         ids: one name an item, all different; their hashes give the order of drawing.
         strata: what must be equally represented in each split, e.g. (client, label) pairs.
         groups: items with the same group go to the same split; default: each item on its own.
-        validation, test: share of each stratum; train gets the rest. Without groups the share is exact up to
-            rounding; with groups it is met to within about one group.
+        validation, test: share of each stratum; train gets the rest. Without groups the share of the whole
+            and of each stratum is exact up to rounding; with groups it is met to within about one group.
 
     Returns:
         ``"train"``, ``"validation"`` or ``"test"`` for each item.
@@ -42,10 +43,7 @@ def stratified(
     for index, group in enumerate(ids if groups is None else groups):
         members[group].append(index)
     totals = Counter(strata)
-    room = {
-        "test": Counter({s: round(test * n) for s, n in totals.items()}),
-        "validation": Counter({s: round(validation * n) for s, n in totals.items()}),
-    }
+    room = {"test": _quotas(totals, test), "validation": _quotas(totals, validation)}
     found = ["train"] * len(ids)
     for group in sorted(members, key=_draw):
         needed = Counter(strata[i] for i in members[group])
@@ -56,6 +54,21 @@ def stratified(
                     found[index] = split
                 break
     return found
+
+
+def _quotas(totals: Counter[Hashable], share: float) -> Counter[Hashable]:
+    """Whole numbers near ``share`` of each total that add up to the rounded share of all.
+
+    Largest remainders, but a stratum that is owed at least half an item and has none comes first.
+    """
+    exact = {stratum: share * count for stratum, count in totals.items()}
+    quotas = Counter({stratum: math.floor(number) for stratum, number in exact.items()})
+
+    def claim(stratum: Hashable) -> tuple[bool, float, str]:
+        return not 0.5 <= exact[stratum] < 1.0, quotas[stratum] - exact[stratum], str(stratum)
+
+    quotas.update(sorted(exact, key=claim)[: round(share * totals.total()) - quotas.total()])
+    return quotas
 
 
 def _draw(name: str) -> bytes:
