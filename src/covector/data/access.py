@@ -100,7 +100,8 @@ def _is_current(folder: Path, wanted: Entry) -> bool:
     manifest = read_manifest(folder)
     if (manifest.get("sha256"), manifest.get("revision")) != (wanted.package.sha256, wanted.revision):
         return False
-    return manifest.get("files", {}).items() <= _sizes(folder).items()
+    recorded: dict[str, int] = manifest.get("files", {})
+    return recorded.items() <= _sizes(folder).items()
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -35,7 +35,7 @@ def load(folder: Path, name: str) -> Arrays:
 
 
 def read_series(path: Path) -> tuple[Tensor, list[str]]:
-    """Series and labels of a ``.ts`` file: after ``@data`` a case a line, channels and label between colons."""
+    """Series and labels of a ``.ts`` file: after ``@data`` a case a line, ``channel:channel:label``."""
     lines = path.read_text(encoding="utf-8").splitlines()
     start = next(number for number, line in enumerate(lines) if line.strip().lower() == "@data")
     cases = [line.strip().split(":") for line in lines[start + 1 :] if line.strip()]

@@ -136,6 +136,6 @@ def _breast_cancer(raw: Path) -> list[tuple[str, np.ndarray, list[str]]]:
     with path.open(encoding="ascii", newline="") as handle:
         (_, _, *classes), *rows = csv.reader(handle)
     values = np.array(rows, dtype=np.float64)
-    names = [f"{statistic} {quantity}" for statistic in ("mean", "error of", "worst") for quantity in _CELLS]
+    names = [pattern.format(cell) for pattern in ("mean {}", "{} error", "worst {}") for cell in _CELLS]
     inputs = [(name, values[:, k], list[str]()) for k, name in enumerate(names)]
     return [*inputs, ("class", values[:, -1], classes)]
