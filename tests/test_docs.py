@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from covector.evidence import Budget
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -54,6 +57,19 @@ def test_code_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytes
         compiled = compile(padded, str(page), "exec")
         if not block.reason:
             exec(compiled, namespace)
+    check_what_the_page_defines(namespace, tmp_path)
+
+
+def check_what_the_page_defines(namespace: dict[str, object], out: Path) -> None:
+    """A page that shows a test, a docstring's example or a paper's experiment shows one that works."""
+    mine = {name: v for name, v in namespace.items() if getattr(v, "__module__", "") == "__docs__"}
+    for name, value in mine.items():
+        for example in doctest.DocTestFinder().find(value, name, globs=dict(namespace)):
+            assert doctest.DocTestRunner(verbose=False).run(example).failed == 0, example.name
+        if name.startswith("test_") and callable(value):
+            value()
+        if hasattr(value, "experiment") and callable(value):
+            assert value(Budget("smoke", out=out)).verdict == "holds"
 
 
 @pytest.mark.parametrize("page", with_code(), ids=relative)
