@@ -47,7 +47,7 @@ bench: $(VENV)/.bench  ## measure ours against the usual way, as ratios
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.docs  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 	@echo "built site/index.html"
 
 clean:  ## remove the environment, the caches and what the builds left
