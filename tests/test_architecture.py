@@ -1,0 +1,197 @@
+"""The rules of the house, held by reading the sources: floors, file sizes, formats, light imports, documentation."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import covector
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "covector"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py")) + sorted((ROOT / "benchmarks").rglob("*.py"))
+
+# A file of more than this is more than one idea; a larger one stands here with its reason.
+MAX_BYTES = 20_000
+LARGE_FILES: dict[str, str] = {}
+
+# What a first `import covector` must not pay for.
+HEAVY = ["transformers", "flwr", "numba", "triton", "matplotlib", "typer", "sklearn", "peft", "gguf", "tensorboard"]
+
+# Public names that need no example of their own, with the reason.
+NO_EXAMPLE: dict[str, str] = {}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def floors() -> list[list[str]]:
+    """The layers of the import contract, highest first, each as the names of its packages."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = {contract["id"]: contract for contract in config["tool"]["importlinter"]["contracts"]}
+    return [re.findall(r"\w+", layer) for layer in contracts["floors"]["layers"]]
+
+
+def children() -> set[str]:
+    """The packages and modules right under ``covector``."""
+    return {info.name for info in pkgutil.iter_modules([str(PACKAGE)]) if not info.name.startswith("__")}
+
+
+def test_every_package_has_a_floor() -> None:
+    placed = [name for layer in floors() for name in layer]
+    assert len(placed) == len(set(placed)), "a package stands on two floors"
+    assert children() <= set(placed), "place the new package in the floors contract of pyproject.toml"
+    assert set(placed) <= children(), "the floors contract names a package that does not exist"
+
+
+def test_evidence_and_the_command_line_are_on_top() -> None:
+    top = [name for layer in floors()[:2] for name in layer]
+    assert set(top) == {"cli", "evidence"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_file_holds_one_idea(path: Path) -> None:
+    assert path.stat().st_size <= MAX_BYTES or relative(path) in LARGE_FILES
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_no_format_that_can_run_code(path: Path) -> None:
+    tree = tree_of(path)
+    unsafe = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+    assert not unsafe & set(imported_names(tree))
+    for name, call in calls(tree):
+        assert name not in {"torch.load", "torch.save", "eval", "exec"}, f"line {call.lineno}: {name}"
+        assert not any(keyword.arg == "allow_pickle" for keyword in call.keywords), f"line {call.lineno}"
+
+
+MARKERS = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" + "XX", "HA" + "CK"]) + r")\b")
+
+
+@pytest.mark.parametrize("path", SOURCES + TESTS, ids=relative)
+def test_nothing_is_left_to_do(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not MARKERS.search(text)
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_declaration(node):
+            assert not is_empty(node.body), f"{node.name} (line {node.lineno}) does nothing"
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            assert "NotImplementedError" not in ast.unparse(node.exc), f"line {node.lineno}"
+        if isinstance(node, ast.ExceptHandler) and is_broad(node):
+            assert not is_empty(node.body), f"line {node.lineno} hides every error"
+
+
+def is_declaration(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Abstract methods, overloads and protocol members have no body to fill."""
+    decorators = {ast.unparse(decorator).split(".")[-1] for decorator in node.decorator_list}
+    return bool(decorators & {"abstractmethod", "overload"}) or (
+        len(node.body) > 0 and isinstance(node.body[-1], ast.Expr) and ast.unparse(node.body[-1]) == "..."
+    )
+
+
+def is_empty(body: list[ast.stmt]) -> bool:
+    return len(body) == 1 and isinstance(body[0], ast.Pass)
+
+
+def is_broad(node: ast.ExceptHandler) -> bool:
+    return node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
+
+
+@pytest.mark.parametrize("path", TESTS, ids=relative)
+def test_no_test_is_set_aside(path: Path) -> None:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Attribute):
+            name = ast.unparse(node)
+            assert name not in {"pytest.skip", "pytest.xfail", "pytest.mark.skip", "pytest.mark.xfail"}, name
+
+
+def test_import_is_light() -> None:
+    code = f"import sys, covector; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def public_modules() -> Iterator[str]:
+    """``covector`` and the packages right under it, apart from the command line (its help is its documentation)."""
+    yield "covector"
+    yield from (f"covector.{name}" for name in sorted(children() - {"cli"}))
+
+
+def public_names() -> Iterator[tuple[str, object]]:
+    seen: set[int] = set()
+    for module_name in public_modules():
+        module = importlib.import_module(module_name)
+        for name in getattr(module, "__all__", []):
+            value = getattr(module, name)
+            ours = getattr(value, "__module__", "").split(".")[0] == "covector"
+            if ours and (inspect.isclass(value) or inspect.isfunction(value)) and id(value) not in seen:
+                seen.add(id(value))
+                yield f"{module_name}.{name}", value
+
+
+PUBLIC = dict(public_names())
+
+
+@pytest.mark.parametrize("module_name", public_modules())
+def test_every_package_says_what_it_is_and_what_it_exports(module_name: str) -> None:
+    module = importlib.import_module(module_name)
+    assert module.__doc__
+    exported = getattr(module, "__all__", None)
+    if module_name != "covector":
+        assert exported, f"{module_name} has no __all__"
+    assert not [name for name in exported or [] if not hasattr(module, name)]
+
+
+def own_docstrings(value: object) -> Iterator[str]:
+    """The docstring of a function, or those of a class and its own methods."""
+    yield getattr(value, "__doc__", None) or ""
+    if inspect.isclass(value):
+        yield from (getattr(member, "__doc__", None) or "" for member in vars(value).values())
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_has_a_docstring_with_an_example(name: str) -> None:
+    value = PUBLIC[name]
+    assert inspect.getdoc(value), f"{name} has no docstring"
+    is_error = inspect.isclass(value) and issubclass(value, BaseException)
+    if not is_error and name not in NO_EXAMPLE:
+        assert any(">>>" in doc for doc in own_docstrings(value)), f"{name} has no example"
+
+
+def test_exemptions_are_still_needed() -> None:
+    assert set(NO_EXAMPLE) <= set(PUBLIC)
+    assert {path for path in LARGE_FILES if (ROOT / path).stat().st_size <= MAX_BYTES} == set()
+
+
+def test_the_version_is_one() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert covector.__version__ == config["project"]["version"]
