@@ -116,7 +116,8 @@ def _npm(package: Package, folder: Path) -> None:
     with scratch() as npm_cache:  # the user's own npm cache stays as it is, readable or not
         _call(
             [client, "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--no-update-notifier",
-             "--fetch-retries", "1", "--fetch-retry-mintimeout", "1000", "--cache", str(npm_cache), "--pack-destination", str(folder)],
+             "--fetch-retries", "1", "--fetch-retry-mintimeout", "1000",
+             "--cache", str(npm_cache), "--pack-destination", str(folder)],
             package,
         )  # fmt: skip
 
