@@ -26,9 +26,7 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 def start(code=GET):
-    return subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_every_entry_is_pinned_and_described():
@@ -101,6 +99,7 @@ def test_what_a_killed_process_left_is_swept_after_a_day(empty_cache):
         assert recent.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_two_processes_fetch_and_convert_once(empty_cache):
     workers = [start(), start()]

@@ -6,7 +6,8 @@ import torch
 from covector import data
 from covector.data.arrays import Arrays
 from covector.data.digits import read_idx
-from covector.errors import ArgumentError, DataError
+from covector.data.rfiles import read_rda
+from covector.errors import ArgumentError, DataError, MissingExtraError
 
 ARRAYS = [entry.name for entry in data.list() if entry.kind in ("image", "tabular", "series")]
 CLASSIFIED = ["breast-cancer", "digits", "fashion-mnist", "letter", "mnist", "satellite", "spambase"]
@@ -40,9 +41,7 @@ def test_mnist_has_the_standard_class_counts():
     assert len(arrays.splits["validation"]) == 5000
     training = torch.bincount(arrays.y) - test
     assert training.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert arrays.x[:60_000].mean().item() == pytest.approx(
-        0.1307, abs=1e-4
-    )  # the mean everyone normalizes with
+    assert arrays.x[:60_000].mean().item() == pytest.approx(0.1307, abs=1e-4)  # the mean everyone normalizes with
 
 
 def test_fashion_mnist_has_7000_of_each_class_and_the_published_mean():
@@ -173,3 +172,9 @@ def test_an_idx_file_of_another_type_is_refused(tmp_path):
     (tmp_path / "x").write_bytes(bytes([0, 0, 0x0D, 1, 0, 0, 0, 1, 0]))
     with pytest.raises(DataError, match="not an IDX file"):
         read_idx(tmp_path / "x")
+
+
+def test_a_missing_reader_of_r_files_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"'rdata' is not installed.*covector\[data\]"):
+        read_rda(tmp_path / "x.rda", "x")

@@ -23,9 +23,7 @@ def test_each_stratum_gets_its_share_up_to_rounding(strata, share):
 
 
 def test_totals_are_exact_when_many_strata_round_the_same_way():
-    strata = [
-        k for k in range(100) for _ in range(14)
-    ]  # 1.4 items of each stratum are owed to the test split
+    strata = [k for k in range(100) for _ in range(14)]  # 1.4 items of each stratum are owed to the test split
     assert stratified([str(i) for i in range(1400)], strata).count("test") == 140
 
 

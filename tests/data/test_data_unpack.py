@@ -48,9 +48,7 @@ MAKERS = {"p.zip": make_zip, "p.tar.gz": make_tar, "p.deb": make_deb}
 def test_wanted_members_arrive_with_their_bytes_and_others_do_not(tmp_path, file):
     packed = MAKERS[file](tmp_path / file, {"a/x.txt": b"\x00one", "a/b/y.txt": b"two", "z.bin": b"no"})
     unpack(packed, tmp_path / "out", ("a/*.txt",))
-    found = {
-        p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").rglob("*.*")
-    }
+    found = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
     assert found == {"a/x.txt": b"\x00one", "a/b/y.txt": b"two"}
 
 

@@ -124,18 +124,14 @@ def _npm(package: Package, folder: Path) -> None:
 
 def _apt(package: Package, folder: Path) -> None:
     client = _program("apt-get", package)
-    hint = (
-        "run `apt-get update` if the package lists are empty or old; the version is that of Debian 12, amd64"
-    )
+    hint = "run `apt-get update` if the package lists are empty or old; the version is that of Debian 12, amd64"
     _call([client, "download", f"{package.name}={package.version}"], package, cwd=folder, hint=hint)
 
 
 def _program(name: str, package: Package) -> str:
     found = shutil.which(name)
     if found is None:
-        raise DataError(
-            f"{package.name}: the program {name!r} that fetches it was not found on PATH; install {name}"
-        )
+        raise DataError(f"{package.name}: the program {name!r} that fetches it was not found on PATH; install {name}")
     return found
 
 

@@ -22,9 +22,7 @@ def convert(raw: Path, out: Path, name: str) -> None:
     (index,) = raw.rglob("dslabs/data/Rdata.rdx")
     frame = read_lazy(index, "movielens")
     users, user = np.unique(frame["userId"].to_numpy(dtype=np.int64), return_inverse=True)
-    movies, first, movie = np.unique(
-        frame["movieId"].to_numpy(dtype=np.int64), return_index=True, return_inverse=True
-    )
+    movies, first, movie = np.unique(frame["movieId"].to_numpy(dtype=np.int64), return_index=True, return_inverse=True)
     titles = frame["title"].iloc[first]
     write_arrays(
         out,
