@@ -30,7 +30,14 @@ LARGE_FILES: dict[str, str] = {}
 HEAVY = ["transformers", "flwr", "numba", "triton", "matplotlib", "typer", "sklearn", "peft", "gguf", "tensorboard"]
 
 # Public names that need no example of their own, with the reason.
-NO_EXAMPLE: dict[str, str] = {}
+NO_EXAMPLE: dict[str, str] = {
+    "covector.random.Field": "a plain record",
+    "covector.estimators.Directions": "a protocol: the classes that follow it have examples",
+    "covector.gradients.Pool": "abstract: SeedPool and SketchPool have examples",
+    "covector.gradients.decode": "the inverse of encode, whose example shows both",
+    "covector.evidence.run": "runs a whole experiment: tests/evidence does",
+    "covector.evidence.collect": "runs whole experiments: tests/evidence does",
+}
 
 
 def relative(path: Path) -> str:
