@@ -35,6 +35,16 @@ NO_EXAMPLE: dict[str, str] = {
     "covector.estimators.Directions": "a protocol: the classes that follow it have examples",
     "covector.gradients.Pool": "abstract: SeedPool and SketchPool have examples",
     "covector.gradients.decode": "the inverse of encode, whose example shows both",
+    "covector.data.Pretrained": "a plain record",
+    "covector.data.get": "fetches over the network: tests/data does",
+    "covector.data.load": "fetches over the network: tests/data does",
+    **dict.fromkeys(
+        [
+            f"covector.kernels.{name}_"
+            for name in ("add_field", "materialize_seeded", "materialize_sketch", "project_sketch")
+        ],
+        "an inner loop: draw, the carriers and the ledger, which call it, have examples",
+    ),
     "covector.evidence.run": "runs a whole experiment: tests/evidence does",
     "covector.evidence.collect": "runs whole experiments: tests/evidence does",
 }
