@@ -30,7 +30,24 @@ LARGE_FILES: dict[str, str] = {}
 HEAVY = ["transformers", "flwr", "numba", "triton", "matplotlib", "typer", "sklearn", "peft", "gguf", "tensorboard"]
 
 # Public names that need no example of their own, with the reason.
-NO_EXAMPLE: dict[str, str] = {}
+NO_EXAMPLE: dict[str, str] = {
+    "covector.random.Field": "a plain record",
+    "covector.estimators.Directions": "a protocol: the classes that follow it have examples",
+    "covector.gradients.Pool": "abstract: SeedPool and SketchPool have examples",
+    "covector.gradients.decode": "the inverse of encode, whose example shows both",
+    "covector.data.Pretrained": "a plain record",
+    "covector.data.get": "fetches over the network: tests/data does",
+    "covector.data.load": "fetches over the network: tests/data does",
+    **dict.fromkeys(
+        [
+            f"covector.kernels.{name}_"
+            for name in ("add_field", "materialize_seeded", "materialize_sketch", "project_sketch")
+        ],
+        "an inner loop: draw, the carriers and the ledger, which call it, have examples",
+    ),
+    "covector.evidence.run": "runs a whole experiment: tests/evidence does",
+    "covector.evidence.collect": "runs whole experiments: tests/evidence does",
+}
 
 
 def relative(path: Path) -> str:
@@ -41,11 +58,11 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-def floors() -> list[list[str]]:
-    """The layers of the import contract, highest first, each as the names of its packages."""
+def layers() -> list[str]:
+    """The rows of the import contract, highest first; a name in parentheses may be absent."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = {contract["id"]: contract for contract in config["tool"]["importlinter"]["contracts"]}
-    return [re.findall(r"\w+", layer) for layer in contracts["floors"]["layers"]]
+    return list(contracts["floors"]["layers"])
 
 
 def children() -> set[str]:
@@ -54,15 +71,13 @@ def children() -> set[str]:
 
 
 def test_every_package_has_a_floor() -> None:
-    placed = [name for layer in floors() for name in layer]
+    placed = re.findall(r"\w+", " ".join(layers()))
     assert len(placed) == len(set(placed)), "a package stands on two floors"
     assert children() <= set(placed), "place the new package in the floors contract of pyproject.toml"
-    assert set(placed) <= children(), "the floors contract names a package that does not exist"
 
 
 def test_evidence_and_the_command_line_are_on_top() -> None:
-    top = [name for layer in floors()[:2] for name in layer]
-    assert set(top) == {"cli", "evidence"}
+    assert [row.strip("()") for row in layers()[:2]] == ["cli", "evidence"]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)

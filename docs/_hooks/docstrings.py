@@ -1,7 +1,7 @@
 """Docstrings as Markdown: cross-references, doctests, literal blocks and simple tables.
 
-The sources write them the way Python does (``:class:`Dense```, ``>>>``, ``::``, rows of ``===``), so that they read well
-in an editor and in ``help()``. The site wants Markdown.
+The sources write them the way Python does (``:class:`Dense```, ``>>>``, ``::``, rows of ``===``), so that they read
+well in an editor and in ``help()``. The site wants Markdown.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def norm(a: Params) -> float:
     >>> norm({"w": torch.tensor([3.0]), "b": torch.tensor([4.0])})
     5.0
     """
-    return dot(a, a) ** 0.5
+    return float(dot(a, a) ** 0.5)
 
 
 @torch.no_grad()

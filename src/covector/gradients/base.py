@@ -118,7 +118,7 @@ class Gradient(ABC):
         >>> Seeded([1], [0.5]).norm(like={"w": torch.zeros(4)})
         1.0
         """
-        return self.dot(self, like) ** 0.5
+        return float(self.dot(self, like) ** 0.5)
 
     def to_bytes(self, codec: str = "fp32") -> bytes:
         """Versioned, checksummed bytes; see :mod:`covector.gradients.codec` for the layout.

@@ -109,7 +109,7 @@ def _read_numbers(reader: Reader, codec: str, count: int) -> Tensor:
     if codec != "byte":
         values = reader.array(_DTYPES[codec], count)
         return values.float() if codec == "bf16" else values
-    (scale,) = reader.unpack("<f")
+    scale = float(reader.unpack("<f")[0])
     units = OneByte(_GRID_UNITS).decode(reader.array(torch.uint8, count))
     return (units.double() * (scale / _GRID_UNITS)).float()
 
