@@ -75,7 +75,7 @@ $(VENV)/.run: $(INPUTS) $(VENV)/.torch
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what the tests need"
-	@$(PIP) -e '.[language,federated,tensorboard,dev]'
+	@$(PIP) -e '.[language,data,federated,tensorboard,dev]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run

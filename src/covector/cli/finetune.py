@@ -1,0 +1,106 @@
+"""``covector finetune``: fine-tune a language model across clients for kilobytes a round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from covector.cli.console import out as console
+from covector.cli.live import LiveView
+from covector.errors import ArgumentError
+from covector.finetune import METHODS, PRESETS, Outcome, Settings
+from covector.finetune import finetune as run_finetune
+from covector.finetune.figures import human_bytes
+
+__all__ = ["finetune"]
+
+
+def finetune(
+    model: Annotated[
+        str, typer.Option(help="Catalog name, or the folder of a Hugging Face causal language model.")
+    ] = "smollm2-135m-instruct",
+    data: Annotated[
+        str,
+        typer.Option(help="Built-in corpus, or a JSONL file of text / prompt+completion / text+label."),
+    ] = "sentiment",
+    by: Annotated[str, typer.Option(help="Field of the JSONL that names the client.", metavar="FIELD")] = "client",
+    method: Annotated[str, typer.Option(help="One of: " + ", ".join(METHODS) + ".")] = "sketch",
+    compare: Annotated[str, typer.Option(help="Further methods to run beside it, comma-separated.")] = "",
+    preset: Annotated[str, typer.Option(help="A set of defaults: " + ", ".join(PRESETS) + ".")] = "",
+    clients: Annotated[int | None, typer.Option(help="Clients sampled a round; all if not given.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Communication rounds.")] = None,
+    local_steps: Annotated[int | None, typer.Option(help="Steps a client takes in a round.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Size of the pool: K seeds, or the N numbers of a sketch.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    eps: Annotated[float | None, typer.Option(help="Step of finite differences.")] = None,
+    wire: Annotated[str | None, typer.Option(help="kseed's messages: 'compact' or 'faithful'.")] = None,
+    examples: Annotated[int | None, typer.Option(help="At most so many training examples a client.")] = None,
+    test_examples: Annotated[int | None, typer.Option(help="At most so many test examples a client.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="'float32' or 'bfloat16'.")] = None,
+    device: Annotated[str | None, typer.Option(help="'cpu' or a CUDA device.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    engine: Annotated[str, typer.Option(help="'inprocess'; for Flower see the page on engines.")] = "inprocess",
+    out: Annotated[Path, typer.Option(help="Folder of the results.", metavar="DIR")] = Path("runs/finetune"),
+    resume: Annotated[bool, typer.Option(help="Go on with the run that is in OUT, from its journal.")] = False,
+    save_model: Annotated[bool, typer.Option(help="Write the fine-tuned model (the patch is always written).")] = True,
+) -> None:
+    """Fine-tune all parameters of a language model across clients that share a few KB a round.
+
+    Every client keeps its data. Messages are encoded, counted and applied as on real
+    machines; the server's only state is a journal, so a killed run goes on with
+    [cyan]--resume[/cyan] and ends with the same bits.
+
+    OUT receives [cyan]report.html[/cyan], the model, a patch of kilobytes that reproduces it
+    from the base bit for bit, the journal, metrics (JSON Lines and TensorBoard).
+
+    [bold]Examples[/bold]
+      covector finetune --preset demo
+      covector finetune --method kseed --rounds 40 --local-steps 8 --wire faithful
+      covector finetune --data reviews.jsonl --by store --method sketch-zo
+      covector finetune --model ./my-llama --data texts.jsonl --method sketch --seeds 16384
+    """
+    if engine != "inprocess":
+        raise ArgumentError("engine", engine, "'inprocess' (a Flower app is started with Flower's own commands)")
+    if preset and preset not in PRESETS:
+        raise ArgumentError("preset", preset, "one of " + ", ".join(map(repr, PRESETS)))
+    given = {
+        "rounds": rounds, "local_steps": local_steps, "seeds": seeds, "lr": lr, "eps": eps, "wire": wire,
+        "clients": clients, "examples": examples, "test_examples": test_examples, "dtype": dtype, "device": device,
+        "seed": seed, "batch_size": batch_size,
+    }  # fmt: skip
+    chosen = PRESETS.get(preset, {"settings": {}, "compare": ()})
+    values = {**chosen["settings"], **{name: value for name, value in given.items() if value is not None}}
+    settings = Settings(model=model, data=data, by=by, method=method, **values)
+    others = [name.strip() for name in compare.split(",") if name.strip()] or list(chosen["compare"])
+    for name in others:
+        if name not in METHODS:
+            raise ArgumentError("compare", name, "one of " + ", ".join(map(repr, METHODS)))
+    with LiveView([settings.method, *[name for name in others if name != settings.method]], settings.rounds) as view:
+        outcome = run_finetune(settings, out, others, [view], resume, save=save_model)
+    console().print(summary(outcome))
+    console().print(f"report: {outcome.out / 'report.html'}", soft_wrap=True)
+    if outcome.patch is not None:
+        size = human_bytes(outcome.patch.stat().st_size)
+        console().print(f"patch:  {outcome.patch} ({size}); apply it with: covector patch apply", soft_wrap=True)
+
+
+def summary(outcome: Outcome) -> Table:
+    """Test scores and traffic of each method as a table."""
+    base = outcome.base.overall
+    table = Table(title=f"test {base.metric}, {base.n} examples, 95 % intervals")
+    for column in ("method", "value", "interval", "up / round", "down / round", "seconds"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    low, high = base.interval()
+    table.add_row("base model", f"{base.value:.3f}", f"{low:.3f} - {high:.3f}", "", "", "")
+    if outcome.calibrated is not None:
+        table.add_row("base, threshold moved", f"{outcome.calibrated:.3f}", "", "", "", "")
+    for name, result in outcome.results.items():
+        scores = result.test.overall
+        low, high = scores.interval()
+        traffic = [human_bytes(count) if count else "-" for count in (result.bytes_up, result.bytes_down)]
+        table.add_row(name, f"{scores.value:.3f}", f"{low:.3f} - {high:.3f}", *traffic, f"{result.seconds:.0f}")
+    return table

@@ -1,0 +1,121 @@
+"""``covector patch``: make, look at, apply, merge and undo the kilobytes that turn a base model into another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from covector import language
+from covector.cli.console import out as console
+from covector.errors import MismatchError
+from covector.finetune.figures import human_bytes
+from covector.finetune.methods import resume_server
+from covector.gradients.journal import Journal
+from covector.gradients.patch import Patch
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Patches: a few KB that reproduce a fine-tuned model from its base, bit for bit.",
+)
+ModelOption = Annotated[str, typer.Option(help="Catalog name or folder of the base model.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder the model is written to.", metavar="DIR")]
+FileOption = Annotated[Path, typer.Option("--out", help="File the patch is written to.", metavar="FILE")]
+FileArgument = Annotated[Path, typer.Argument(help="A .patch file.", exists=True, dir_okay=False)]
+
+
+@app.command()
+def make(
+    journal: Annotated[Path, typer.Argument(help="Journal of a run.", exists=True, dir_okay=False)],
+    model: ModelOption,
+    out: FileOption,
+) -> None:
+    """Make a patch from a run's journal and its base model.
+
+    [bold]Example[/bold]
+      covector patch make runs/finetune/sketch.journal --model smollm2-135m-instruct --out tuned.patch
+    """
+    base, _ = language.load_model(model)
+    with Journal(journal) as opened:
+        ledger = resume_server(opened).ledger
+    patch = Patch.make(dict(base.named_parameters()), ledger, model)
+    patch.save(out)
+    console().print(f"{out}: {human_bytes(out.stat().st_size)}", soft_wrap=True)
+
+
+@app.command()
+def info(file: FileArgument) -> None:
+    """Show what a patch is for: base model, hash, pool, size.
+
+    [bold]Example[/bold]
+      covector patch info runs/finetune/model.patch
+    """
+    patch = Patch.load(file)
+    table = Table(show_header=False)
+    rows = {
+        "base model": patch.base_name,
+        "SHA-256 of base": patch.base_digest,
+        "pool": repr(patch.ledger.pool),
+        "quantum": f"2^-{patch.ledger.quantum}",
+        "non-zero": str(int(patch.ledger.coefficients.count_nonzero())),
+        "size": human_bytes(file.stat().st_size),
+        **{key: str(value) for key, value in patch.metadata.items()},
+    }
+    for key, value in rows.items():
+        table.add_row(key, value)
+    console().print(table)
+
+
+@app.command()
+def apply(file: FileArgument, model: ModelOption, out: OutOption) -> None:
+    """Write the model that a patch makes of its base.
+
+    [bold]Example[/bold]
+      covector patch apply runs/finetune/model.patch --model smollm2-135m-instruct --out tuned
+    """
+    _write(Patch.load(file), model, out)
+
+
+@app.command()
+def merge(
+    files: Annotated[list[Path], typer.Argument(help="Patches over the same base and pool.", exists=True)],
+    out: FileOption,
+) -> None:
+    """Add patches of one base and pool into one.
+
+    [bold]Example[/bold]
+      covector patch merge monday.patch tuesday.patch --out both.patch
+    """
+    patches = [Patch.load(file) for file in files]
+    total = patches[0]
+    for patch in patches[1:]:
+        total = total.merge(patch)
+    total.save(out)
+    console().print(f"{out}: {human_bytes(out.stat().st_size)}", soft_wrap=True)
+
+
+@app.command()
+def undo(file: FileArgument, out: FileOption) -> None:
+    """Write the inverse of a patch: merged with it, nothing is left.
+
+    [bold]Example[/bold]
+      covector patch undo model.patch --out inverse.patch
+    """
+    Patch.load(file).inverse().save(out)
+    console().print(f"{out}: {human_bytes(out.stat().st_size)}", soft_wrap=True)
+
+
+def _write(patch: Patch, model: str, out: Path) -> None:
+    loaded, tokenizer = language.load_model(model)
+    params = dict(loaded.named_parameters())
+    try:
+        patch.apply(params)
+    except MismatchError as error:
+        raise MismatchError(f"{error}; --model is {model!r}, the patch was made for {patch.base_name!r}") from error
+    language.save_model(loaded, tokenizer, out)
+    console().print(f"model: {out}", soft_wrap=True)

@@ -1,0 +1,144 @@
+"""Settings of a fine-tuning run, with defaults that suit each method."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from covector.errors import ArgumentError
+
+__all__ = ["METHODS", "PRESETS", "Settings"]
+
+# what a method is, and the defaults tuned for it on the validation split of the built-in sentiment data
+METHODS: dict[str, dict[str, Any]] = {
+    "sketch": {
+        "about": "backpropagation projected onto N numbers, averaged over clients, Adam on the N numbers",
+        "rounds": 20, "local_steps": 1, "seeds": 4096, "lr": 8e-4, "eps": 2.0**-8,
+    },
+    "sketch-zo": {
+        "about": "forward passes only, directions in the same N numbers, averaged over clients",
+        "rounds": 20, "local_steps": 4, "seeds": 4096, "lr": 2e-4, "eps": 2.0**-8,
+    },
+    "kseed": {
+        "about": "FedKSeed: a pool of K seeds, local zeroth-order steps, scalars only",
+        "rounds": 20, "local_steps": 4, "seeds": 4096, "lr": 2e-4, "eps": 2.0**-8,
+    },
+    "kseed-pro": {
+        "about": "FedKSeed-Pro: as kseed, seeds with large scalars drawn more often",
+        "rounds": 20, "local_steps": 4, "seeds": 4096, "lr": 2e-4, "eps": 2.0**-8,
+    },
+    "mezo": {
+        "about": "one machine, all data together, zeroth-order steps",
+        "rounds": 20, "local_steps": 16, "seeds": 0, "lr": 2e-4, "eps": 2.0**-8,
+    },
+    "backprop": {
+        "about": "one machine, all data together, AdamW on all parameters: the ceiling",
+        "rounds": 20, "local_steps": 4, "seeds": 0, "lr": 2e-5, "eps": 2.0**-8,
+    },
+    "lora": {
+        "about": "FedAvg of LoRA adapters (PEFT), AdamW at the clients: the usual way to save bytes",
+        "rounds": 20, "local_steps": 1, "seeds": 0, "lr": 1e-3, "eps": 2.0**-8,
+    },
+}  # fmt: skip
+ONE_MACHINE = ("mezo", "backprop")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the outcome of a run; zeros stand for the method's own defaults.
+
+    Args:
+        model: catalog name or local Hugging Face folder.
+        data: catalog name of a corpus, or a JSONL file.
+        by: field of the JSONL whose value names the client; ignored for built-in corpora with clients.
+        method: one of :data:`METHODS`.
+        rounds: communication rounds.
+        local_steps: steps a client takes in a round.
+        batch_size: examples a step.
+        seeds: size of the pool: K seeds, or the N numbers of a sketch.
+        lr: learning rate.
+        eps: step of finite differences.
+        wire: ``"compact"`` or, for kseed, ``"faithful"``.
+        clients: at most so many clients a round; ``None``: all.
+        examples: at most so many training examples a client; ``None``: all.
+        test_examples: at most so many test examples a client; ``None``: all.
+        check_examples: validation examples a client looked at during training.
+        check_every: rounds between two looks.
+        max_length: most tokens of an example.
+        dtype: ``"float32"`` or ``"bfloat16"``.
+        device: ``"cpu"`` or a CUDA device.
+        seed: of everything random.
+
+    Raises:
+        ArgumentError: a value out of range; the message names it.
+
+    >>> Settings(method="kseed").lr == METHODS["kseed"]["lr"]
+    True
+    """
+
+    model: str = "smollm2-135m-instruct"
+    data: str = "sentiment"
+    by: str = "client"
+    method: str = "sketch"
+    rounds: int = 0
+    local_steps: int = 0
+    batch_size: int = 16
+    seeds: int = 0
+    lr: float = 0.0
+    eps: float = 0.0
+    wire: str = "compact"
+    clients: int | None = None
+    examples: int | None = None
+    test_examples: int | None = None
+    check_examples: int = 24
+    check_every: int = 5
+    max_length: int = 48
+    dtype: str = "float32"
+    device: str = "cpu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ArgumentError("method", self.method, "one of " + ", ".join(map(repr, METHODS)))
+        for name in ("rounds", "local_steps", "seeds", "lr", "eps"):
+            if getattr(self, name) == 0:
+                object.__setattr__(self, name, METHODS[self.method][name])
+        for name in ("rounds", "local_steps", "batch_size", "check_every", "max_length"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(name, getattr(self, name), "a whole number of at least 1")
+        for name in ("clients", "examples", "test_examples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ArgumentError(name, value, "a whole number of at least 1, or nothing for all")
+        for name in ("lr", "eps"):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise ArgumentError(name, getattr(self, name), "a positive number")
+        if self.wire not in ("compact", "faithful"):
+            raise ArgumentError("wire", self.wire, "'compact' or 'faithful'")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON-ready values.
+
+        >>> Settings().to_dict()["method"]
+        'sketch'
+        """
+        return dataclasses.asdict(self)
+
+    def changed(self, **values: Any) -> Settings:
+        """A copy with other values; a new method brings its own defaults for what is not given.
+
+        >>> Settings(rounds=3).changed(method="kseed").lr == METHODS["kseed"]["lr"]
+        True
+        """
+        own = {"rounds", "local_steps", "seeds", "lr", "eps"}
+        kept = {k: v for k, v in self.to_dict().items() if not ("method" in values and k in own)}
+        return Settings(**{**kept, **values})
+
+
+# what a preset sets, and the methods it is compared with
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {"settings": {"test_examples": 100}, "compare": ("sketch-zo", "kseed")},
+    "quick": {"settings": {"rounds": 3, "test_examples": 24, "examples": 96, "check_every": 3}, "compare": ()},
+    "full": {"settings": {}, "compare": ("sketch-zo", "kseed", "kseed-pro", "lora", "mezo", "backprop")},
+}
