@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -14,6 +15,7 @@ from covector.federated.commit import Settings, apply
 from covector.federated.header import RunHeader
 from covector.federated.messages import Grads, Join, Round, check_version
 from covector.federated.payloads import Kind, Payload
+from covector.federated.privacy import GaussianNoise
 from covector.federated.replica import Replica
 from covector.gradients import Ledger
 from covector.gradients.framing import Reader, frame, unframe
@@ -32,17 +34,24 @@ class Client(ABC):
         batches: this client's data, a sequence of batches; may be empty.
         header: the run, if known; else the first message brings it.
         examples: number of examples behind the batches, for ``weighting="examples"``.
+        privacy: noise added to every number before it is used or sent.
     """
 
     methods: tuple[str, ...] = ()
 
     def __init__(
-        self, objective: Objective | Replica, batches: Batches, header: RunHeader | None = None, examples: int = 0
+        self,
+        objective: Objective | Replica,
+        batches: Batches,
+        header: RunHeader | None = None,
+        examples: int = 0,
+        privacy: GaussianNoise | None = None,
     ) -> None:
         self.replica = objective if isinstance(objective, Replica) else Replica(objective)
         self.objective = self.replica.objective
         self.batches = batches
         self.examples = examples
+        self.privacy = privacy
         self.header: RunHeader | None = None
         self.ledger: Ledger | None = None
         self.round = 0
@@ -67,7 +76,7 @@ class Client(ABC):
         message = Round.from_bytes(data, self.header)
         header = self._checked(self.header or message.header)
         number = message.settings.round
-        if number < self.round + (self.round > 0):
+        if number <= self.round:
             raise ProtocolError(f"round {number} is over; this client has the state of round {self.round}")
         ledger = self._advance(header, message)
         if ledger is None:
@@ -151,16 +160,13 @@ class Client(ABC):
         return self.batches[batch_index(header.key, client, step, len(self.batches))]
 
     def _answer(self, header: RunHeader, settings: Settings, client: int) -> Grads:
-        count = len(self.batches)
-        if count == 0:
-            payload, loss = self.nothing(), 0.0
-        else:
-            payload, loss = self.work(header, settings, client)
-        return Grads(settings.round, client, self.examples, count, loss, payload)
-
-    def nothing(self) -> Payload:
-        """The payload of a client without data."""
-        return Payload(Kind.SCALARS, torch.zeros(0))
+        if len(self.batches) == 0:
+            return Grads(settings.round, client, 0, 0, math.nan, Payload(Kind.SCALARS, torch.zeros(0)))
+        payload, loss = self.work(header, settings, client)
+        # only what the run uses leaves: no sizes where clients weigh the same, no exact loss beside noised numbers
+        batches = len(self.batches) if header.weighting == "batches" else 1
+        examples = self.examples if header.weighting == "examples" else 0
+        return Grads(settings.round, client, examples, batches, math.nan if self.privacy else loss, payload)
 
     @abstractmethod
     def work(self, header: RunHeader, settings: Settings, client: int) -> tuple[Payload, float]:

@@ -227,8 +227,8 @@ class RunHeader:
         return frame(MAGIC, PROTOCOL, payload)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> RunHeader:
-        """The header in ``data``.
+    def from_bytes(cls, data: bytes, largest: int = 1 << 20) -> RunHeader:
+        """The header in ``data``; pools wider than ``largest`` are refused before anything is allocated.
 
         Raises:
             CorruptionError: truncated, changed, of an unknown version or with values out of range.
@@ -239,6 +239,8 @@ class RunHeader:
             weighting, clip, server_step, beta1, beta2, adam_eps, down,
         ) = reader.unpack(_LAYOUT)  # fmt: skip
         reader.end()
+        if size > largest:
+            raise CorruptionError(f"a pool of {size}; at most {largest} is accepted here")
         try:
             pool: Pool = SketchPool(pool_key, size) if kind == 2 else SeedPool(pool_key, size, _LAWS[law])  # type: ignore[arg-type]
             if kind not in (1, 2):

@@ -83,17 +83,16 @@ class History:
         return round in self._past and client in self._past[round].answered
 
     def way(
-        self, round: int, ledger: Ledger, known: int | None, answered: int | None
+        self, round: int, ledger: Ledger, answered: int | None
     ) -> tuple[int, Ledger] | list[tuple[Commit, bool]] | None:
         """What brings a client to ``ledger``, the state after ``round``: nothing, the log or a snapshot.
 
         Args:
             round: the last committed round.
             ledger: the state after it.
-            known: round whose state the client has; ``None`` if it has none.
-            answered: the last round the client answered, whose table it has.
+            answered: the last round the client answered, whose table and start it has; ``None`` if none.
         """
-        have = known or 0
+        have = answered - 1 if answered else 0
         if have == round:
             return None
         snapshot = (round, ledger)

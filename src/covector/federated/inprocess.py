@@ -114,10 +114,9 @@ def _one_round(server: Server, clients: Mapping[str, Handler], faults: Fault) ->
     losses: dict[str, float] = {}
     for name, message in server.open_round(list(clients)).items():
         traffic[name] = Traffic()
-        outbox = [message]
-        while outbox:
-            reply = _exchange(server, number, name, clients[name], outbox.pop(), faults, traffic[name], losses)
-            outbox += [reply] if reply is not None and traffic[name].down < 4 * len(message) + 4 * len(reply) else []
+        again = _exchange(server, number, name, clients[name], message, faults, traffic[name], losses)
+        if again is not None:  # the client lacked the state and was sent it
+            _exchange(server, number, name, clients[name], again, faults, traffic[name], losses)
     commit = server.close_round()
     return RoundMetrics(number, losses, traffic, len(commit), server.report[seen:])
 

@@ -7,6 +7,9 @@ A client starts a round at ``theta = theta_0 + ledger`` and repeats tau times, w
 The server adds ``-lr sum_c omega_c rho z`` of all clients to the ledger, omega proportional to their batches.
 Entries are final displacements, so that any learning-rate schedule works.
 
+With a SeedPool the local steps are added to the live parameters; with a SketchPool they are added to a copy of
+the ledger, which is as cheap there and exact.
+
 Source: Qin et al., "Federated full-parameter tuning of billion-sized language models with communication cost
 under 18 kilobytes", ICML 2024, Algorithm 1 and Sec. 4.3.
 """
@@ -22,20 +25,16 @@ import torch
 from torch import Tensor
 
 from covector.estimators import slope_central
-from covector.federated.batches import Batches
 from covector.federated.client import Client
 from covector.federated.commit import Commit, Entry, Settings, factor, ids_of, step_ids, units_of
 from covector.federated.header import RunHeader
 from covector.federated.messages import Grads
 from covector.federated.outcomes import Verdict
 from covector.federated.payloads import SKIPPED, Kind, Payload
-from covector.federated.privacy import GaussianNoise
-from covector.federated.replica import Replica
 from covector.federated.screen import is_step, screened
 from covector.federated.server import Server
 from covector.federated.weights import fixed_point, late_weight
 from covector.gradients import Gradient, Ledger, OneByte, SketchPool
-from covector.objective import Objective
 from covector.random import derive
 
 __all__ = ["KSeedClient", "KSeedServer"]
@@ -79,7 +78,7 @@ class KSeedServer(Server):
         payloads = {}
         for number, (values, changed) in screened(self.screen, self.history.median.value, rho).items():
             if changed.any():
-                self._note(self.names[number], Verdict.ABSURD, f"{int(changed.sum())} of {changed.numel()}")
+                self._note(self.roster.name(number), Verdict.ABSURD, f"{int(changed.sum())} of {changed.numel()}")
             payloads[number] = rewritten(self.header, settings, replies[number].payload, values, changed)
         return payloads
 
@@ -130,13 +129,9 @@ class KSeedClient(Client):
     """The client of FedKSeed and FedKSeed-Pro.
 
     Args:
-        objective: the loss and the live parameters, or a :class:`Replica` shared with other clients.
-        batches: this client's data; may be empty.
-        header: the run, if known.
-        examples: number of examples behind the batches.
-        privacy: noise added to every scalar before anything is done with it.
+        objective, batches, header, examples, privacy: see :class:`~covector.federated.client.Client`.
 
-    >>> from covector import SeedPool
+    >>> from covector import Objective, SeedPool
     >>> model = torch.nn.Linear(2, 1)
     >>> objective = Objective(model, torch.nn.functional.mse_loss)
     >>> header = RunHeader.kseed(objective.params, SeedPool(1, 64), lr=1e-2, local_steps=5)
@@ -147,27 +142,17 @@ class KSeedClient(Client):
 
     methods = ("kseed", "kseed-pro")
 
-    def __init__(
-        self,
-        objective: Objective | Replica,
-        batches: Batches,
-        header: RunHeader | None = None,
-        examples: int = 0,
-        privacy: GaussianNoise | None = None,
-    ) -> None:
-        super().__init__(objective, batches, header, examples)
-        self.privacy = privacy
-
     def work(self, header: RunHeader, settings: Settings, client: int) -> tuple[Payload, float]:
         assert self.ledger is not None
         ids = step_ids(header, settings, client, header.local_steps)
+        code = OneByte(settings.step_units) if header.code == "byte" and settings.step_units else None
         local = self.ledger.copy() if isinstance(header.pool, SketchPool) else None
         parts, losses = [], []
         for step, identity in enumerate(ids):
             direction = header.pool.direction(identity)
             batch = self.batch(header, client, (settings.round - 1) * header.local_steps + step)
             loss, rho = slope_central(self.objective, batch, direction, header.eps)
-            payload = self._encoded(header, settings, client, step, self._released(header, loss, rho))
+            payload = encoded(header, settings, client, step, self._released(header, loss, rho), code)
             losses += [loss] if math.isfinite(loss) else []
             parts.append(payload)
             self._move(header, local, identity, direction, units_of(header, settings, payload))
@@ -181,15 +166,6 @@ class KSeedClient(Client):
             return self.privacy.scalar(rho if usable and not clipped else 0.0)
         return rho if usable and not clipped else None
 
-    def _encoded(self, header: RunHeader, settings: Settings, client: int, step: int, rho: float | None) -> Payload:
-        if header.code == "byte" and settings.step_units:
-            if rho is None:
-                return Payload(Kind.BYTES, torch.tensor([SKIPPED], dtype=torch.uint8))
-            units = torch.tensor([rho * factor(header, settings)], dtype=torch.float64)
-            seed = derive(header.key, "rounding", settings.round, client)
-            return Payload(Kind.BYTES, OneByte(settings.step_units).encode(units, seed, start=step))
-        return Payload(Kind.SCALARS, torch.tensor([-0.0 if rho is None else rho], dtype=torch.float32))
-
     def _move(self, header: RunHeader, local: Ledger | None, identity: int, direction: Gradient, units: Tensor) -> None:
         if not bool(units):
             return
@@ -199,6 +175,19 @@ class KSeedClient(Client):
         else:
             self.replica.moved()
             direction.add_to_(self.objective.params, scale=math.ldexp(int(units), -header.quantum))
+
+
+def encoded(
+    header: RunHeader, settings: Settings, client: int, step: int, rho: float | None, code: OneByte | None
+) -> Payload:
+    """One scalar as it is sent: ``None`` marks a skipped step."""
+    if code is None:
+        return Payload(Kind.SCALARS, torch.tensor([-0.0 if rho is None else rho], dtype=torch.float32))
+    if rho is None:
+        return Payload(Kind.BYTES, torch.tensor([SKIPPED], dtype=torch.uint8))
+    units = torch.tensor([rho * factor(header, settings)], dtype=torch.float64)
+    seed = derive(header.key, "rounding", settings.round, client)
+    return Payload(Kind.BYTES, code.encode(units, seed, start=step))
 
 
 def _joined(header: RunHeader, ids: list[int], parts: list[Payload]) -> Payload:

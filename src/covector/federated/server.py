@@ -22,6 +22,7 @@ from covector.federated.header import RunHeader
 from covector.federated.history import History
 from covector.federated.messages import GRADS, JOIN, Grads, Join, Round, check_version
 from covector.federated.outcomes import Event, Outcome, Verdict
+from covector.federated.roster import Roster
 from covector.federated.screen import Screen
 from covector.gradients import Ledger
 from covector.gradients.journal import Journal
@@ -73,15 +74,13 @@ class Server(ABC):
         self.late = late
         self.ledger: Ledger = header.ledger()
         self.report: list[Event] = []
-        self.names: list[str] = []
+        self.roster = Roster()
         self.history = History(header, max_age)
         self.round = 0
         self.opened: tuple[int, ...] | None = None
         self._settings: Settings | None = None
         self.pending: dict[int, Grads] = {}
         self.late_pending: dict[tuple[int, int], Grads] = {}
-        self._known: dict[int, int] = {}
-        self._answered: dict[int, int] = {}
         if journal is not None:
             self._replay(journal)
 
@@ -116,8 +115,8 @@ class Server(ABC):
             self._open(clients)
         assert self.opened is not None
         missing = [number for number in self.opened if number not in self.pending]
-        reachable = set(clients)
-        return {self.names[n]: self._round_message(n) for n in missing if self.names[n] in reachable}
+        names = {number: self.roster.name(number) for number in missing}
+        return {name: self._round_message(number) for number, name in names.items() if name in set(clients)}
 
     def _open(self, clients: Sequence[str]) -> None:
         offered = sorted(set(clients))
@@ -131,7 +130,7 @@ class Server(ABC):
             seed = derive(self.header.key, "clients", number)
             picks = sample_without_replacement(seed, len(offered), self.clients_per_round)
             chosen = [offered[i] for i in picks]
-        numbers = sorted(self.names.index(name) for name in chosen)
+        numbers = sorted(self.roster.number(name) for name in chosen)
         self._record(OPEN, struct.pack(f"<IH{len(numbers)}H", number, len(numbers), *numbers))
         self._opened(number, tuple(numbers))
 
@@ -144,19 +143,17 @@ class Server(ABC):
         self.opened, self._settings, self.pending = clients, settings, {}
 
     def _enroll(self, name: str) -> int:
-        if name in self.names:
-            return self.names.index(name)
-        if len(self.names) >= 1 << 16:
-            raise ArgumentError("clients", len(self.names) + 1, "at most 65536 clients in a run")
+        if name in self.roster:
+            return self.roster.number(name)
+        number = self.roster.add(name)
         self._record(NAME, name.encode())
-        self.names.append(name)
-        return len(self.names) - 1
+        return number
 
     def _round_message(self, number: int) -> bytes:
         assert self._settings is not None
-        known = self._known.get(number)
-        sent = None if known is not None else self.header
-        state = self.history.way(self.round, self.ledger, known, self._answered.get(number))
+        answered = self.roster.answered(number)
+        sent = self.header if answered is None else None
+        state = self.history.way(self.round, self.ledger, answered)
         return Round(self._settings, number, state, sent).to_bytes(self.header)
 
     def close_round(self) -> bytes:
@@ -169,7 +166,7 @@ class Server(ABC):
             raise ProtocolError("no round is open; call open_round first")
         for number in self.opened:
             if number not in self.pending:
-                self._note(self.names[number], Verdict.VANISHED)
+                self._note(self.roster.name(number), Verdict.VANISHED)
         commit, after = sealed(self.ledger, self._combine(self._settings, *self._replies()), self.header)
         data = commit.to_bytes(self.header)
         self._record(COMMIT, data)
@@ -223,17 +220,16 @@ class Server(ABC):
         if message.run not in (self.header.id, bytes(8)):
             raise ProtocolError(f"JOIN for run {message.run.hex()}, this is run {self.header.id.hex()}")
         number = self._enroll(client)
-        self._known.pop(number, None)
-        self._answered.pop(number, None)
+        self.roster.forget(number)
         asked = self.opened is not None and number in self.opened and number not in self.pending
         reply = self._round_message(number) if asked else None
         return Outcome(Verdict.JOINED, client, self.round, reply=reply)
 
     def _grads(self, client: str, data: bytes) -> Outcome:
         grads = Grads.from_bytes(data, self.header)
-        if client not in self.names:
+        if client not in self.roster:
             return Outcome(Verdict.UNKNOWN_CLIENT, client, grads.round)
-        number = self.names.index(client)
+        number = self.roster.number(client)
         if grads.client != number:
             return Outcome(Verdict.WRONG_CLIENT, client, grads.round, f"number {grads.client} is not {number}")
         if refusal := self._timing(number, grads.round):
@@ -258,12 +254,11 @@ class Server(ABC):
         return late_refusal(self.history, number, round, newest, self.late)
 
     def _accept(self, number: int, grads: Grads) -> Outcome:
-        name = self.names[number]
+        name = self.roster.name(number)
         kept, bad = finite(grads)
         if bad:
             self._note(name, Verdict.NONFINITE, f"{bad} of {grads.payload.numbers.numel()}")
-        self._known[number] = max(self._known.get(number, 0), grads.round - 1)
-        self._answered[number] = max(self._answered.get(number, 0), grads.round)
+        self.roster.heard(number, grads.round)
         if grads.round == self.round + 1:
             self.pending[number] = kept
             empty = grads.payload.numbers.numel() == 0
@@ -290,7 +285,7 @@ class Server(ABC):
 
     def _replay_record(self, kind: int, payload: bytes) -> None:
         if kind == NAME:
-            self.names.append(payload.decode())
+            self.roster.add(payload.decode())
         elif kind == OPEN:
             number, count = struct.unpack_from("<IH", payload)
             self._opened(number, struct.unpack_from(f"<{count}H", payload, 6))

@@ -16,20 +16,10 @@ from torch import Tensor
 
 from covector.errors import CompositionError, MismatchError, NonFiniteError
 from covector.estimators import Backprop, Estimator, PoolDirections, ZerothOrder
+from covector.federated.averaging import combined, displacement, trimmed_mean
 from covector.federated.batches import Batches
 from covector.federated.client import Client
-from covector.federated.commit import (
-    SCALE_RANGE,
-    UNIT_LIMIT,
-    Commit,
-    Displacement,
-    Entry,
-    Settings,
-    factor,
-    ids_of,
-    step_ids,
-    units_of,
-)
+from covector.federated.commit import Commit, Entry, Settings, factor, step_ids
 from covector.federated.header import RunHeader
 from covector.federated.kseed import counts_of, rewritten, scalars
 from covector.federated.messages import Grads
@@ -46,8 +36,6 @@ from covector.objective import Objective
 from covector.random import derive
 
 __all__ = ["SketchClient", "SketchServer"]
-
-_GRID_TOP = 2.0 ** (63 / 8)
 
 
 class SketchServer(Server):
@@ -137,7 +125,7 @@ class SketchServer(Server):
                 factor_ = 0.0 if count and self.screen.policy == "drop" else factor_
                 vectors[number] = read_coordinates(reply.payload) * factor_
             if count and not quiet:
-                self._note(self.names[number], Verdict.ABSURD, f"{count} of {reply.payload.numbers.numel()}")
+                self._note(self.roster.name(number), Verdict.ABSURD, f"{count} of {reply.payload.numbers.numel()}")
         return vectors
 
     def _norm_limit(self, norms: list[Tensor]) -> float:
@@ -145,36 +133,6 @@ class SketchServer(Server):
             return math.inf
         usual = self.norms.value or float(torch.stack(norms).median())
         return self.screen.bound * usual if usual > 0 else math.inf
-
-
-def trimmed_mean(vectors: Tensor, trim: float) -> Tensor:
-    """Mean over clients ``[n, N] -> [N]`` without the ``trim`` share of largest and smallest of each coordinate.
-
-    >>> trimmed_mean(torch.tensor([[1.0], [2.0], [3.0], [900.0]]), 0.25)
-    tensor([2.5000])
-    """
-    cut = min(math.ceil(trim * len(vectors)), (len(vectors) - 1) // 2)
-    return vectors.sort(0).values[cut : len(vectors) - cut].mean(0)
-
-
-def combined(header: RunHeader, settings: Settings, client: int, payload: Payload) -> Tensor:
-    """``(1/n) sum_i rho_i h_i`` over the steps that were taken, float64 ``[N]``; the sum is exact."""
-    units = units_of(header, settings, payload)
-    total = torch.zeros(header.pool.size, dtype=torch.int64)
-    header.pool.add_(total, ids_of(header, settings, client, payload), units)
-    taken = int(is_step(payload).sum())
-    return total.double() / factor(header, settings) / max(1, taken)
-
-
-def displacement(header: RunHeader, settings: Settings, step: Tensor) -> Displacement:
-    """``-lr step`` in ledger units, exact or in one byte a coordinate (unbiased)."""
-    units = (step * (-settings.lr * 2.0**header.quantum)).clamp(-UNIT_LIMIT, UNIT_LIMIT)
-    if header.down == "exact":
-        return Displacement(units.round().to(torch.int64))
-    wanted = float(units.abs().max()) / _GRID_TOP
-    scale = int(min(max(math.ceil(wanted), SCALE_RANGE[0]), SCALE_RANGE[1]))
-    codes = OneByte(scale).encode(units, derive(header.key, "displacement", settings.round))
-    return Displacement(codes, scale)
 
 
 class SketchClient(Client):
@@ -209,9 +167,8 @@ class SketchClient(Client):
     ) -> None:
         self.estimator = estimator
         self.accumulate = accumulate
-        self.privacy = privacy
         self.pool = pool_of(estimator)
-        super().__init__(objective, batches, header, examples)
+        super().__init__(objective, batches, header, examples, privacy)
 
     def _checked(self, header: RunHeader | None) -> RunHeader:
         checked = super()._checked(header)
