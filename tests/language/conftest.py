@@ -5,12 +5,14 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-WORDS = (
-    "it was great terrible fine It this film is not bad at all good poor dull a b c d e f g h "
-    "user bot says one two three four five six seven"
-).split()
+TEXT = """it was great terrible fine It this film is not bad at all good poor dull a b c d e f g h
+user bot says one two three four five six seven"""
+WORDS = TEXT.split()
 SPECIAL = ["[PAD]", "[UNK]", "[BOS]", "[EOS]"]
-CHAT = "{% for m in messages %}user says {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}bot says{% endif %}"
+CHAT = (
+    "{% for m in messages %}user says {{ m['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}bot says{% endif %}"
+)
 
 
 def make_tokenizer(begin_and_end: bool = False) -> PreTrainedTokenizerFast:

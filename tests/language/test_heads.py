@@ -1,6 +1,7 @@
 import pytest
 import torch
 import transformers
+
 from covector.errors import ArgumentError, UnsupportedError
 from covector.language.encoding import IGNORED
 from covector.language.heads import TokenHead, VerbalizerHead, is_plain, last_positions
@@ -136,7 +137,8 @@ def test_probing_the_model_leaves_mode_hooks_and_generator_alone(model):
 
 
 def test_lora_adapters_train_and_merge_to_the_same_logits(model):
-    peft = pytest.importorskip("peft")
+    import peft
+
     adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
@@ -152,7 +154,8 @@ def test_lora_adapters_train_and_merge_to_the_same_logits(model):
 
 
 def test_prompt_learning_adapters_are_refused(model):
-    peft = pytest.importorskip("peft")
+    import peft
+
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     with pytest.raises(UnsupportedError, match="LoRA"):
         VerbalizerHead(peft.get_peft_model(model, config), TOKENS)

@@ -2,7 +2,7 @@
 
 from covector.language.batches import Batches
 from covector.language.examples import Example, Shape, Splits, by_field, read_jsonl, shape_of, split
-from covector.language.generation import continuations
+from covector.language.generation import generate
 from covector.language.heads import TokenHead, VerbalizerHead
 from covector.language.metrics import Interval, Scores, bootstrap, overall, paired_bootstrap
 from covector.language.models import DEFAULT_MODEL, load_model, save_model
@@ -32,7 +32,7 @@ __all__ = [
     "VerbalizerTask",
     "bootstrap",
     "by_field",
-    "continuations",
+    "generate",
     "load_model",
     "overall",
     "paired_bootstrap",

@@ -13,11 +13,11 @@ from covector.language.encoding import Encoder, pad_rows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["continuations"]
+__all__ = ["generate"]
 
 
 @torch.no_grad()
-def continuations(
+def generate(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],

@@ -133,8 +133,8 @@ class TokenHead(_Head):
         input_ids, attention_mask = input_ids.to(device), attention_mask.to(device)
         wanted = labels[:, 1:].to(device) != IGNORED
         if not self.plain:
-            logits = self.own_logits(input_ids, attention_mask)[:, :-1]
-            return logits[wanted] if self.select else logits
+            every = self.own_logits(input_ids, attention_mask)[:, :-1]
+            return every[wanted] if self.select else every
         states = self.hidden(input_ids, attention_mask)[:, :-1]
         logits: Tensor = self.causal.get_output_embeddings()(states[wanted] if self.select else states)
         return logits

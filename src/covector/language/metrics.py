@@ -73,6 +73,15 @@ class Scores:
         """The summary that ``metric`` names."""
         return self.accuracy if self.metric == "accuracy" else self.perplexity
 
+    def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+        """Bootstrap interval of ``value``; NaN at both ends without examples."""
+        if self.n == 0:
+            return Interval(math.nan, math.nan)
+        if self.metric == "accuracy":
+            return bootstrap(self.per_example_correct, level, resamples, seed)
+        loss = bootstrap(self.per_example_loss, level, resamples, seed, self.weights)
+        return Interval(math.exp(loss.low), math.exp(loss.high))
+
 
 def overall(scores: Iterable[Scores]) -> Scores:
     """The scores of several clients as one: every example counts once, whoever holds it.
@@ -100,7 +109,11 @@ def overall(scores: Iterable[Scores]) -> Scores:
 
 
 def bootstrap(
-    values: Tensor | Sequence[float], level: float = 0.95, resamples: int = 2000, seed: int = 0
+    values: Tensor | Sequence[float],
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    weights: Tensor | Sequence[float] | None = None,
 ) -> Interval:
     """Percentile bootstrap interval of a mean.
 
@@ -111,6 +124,7 @@ def bootstrap(
         level: probability the interval shall have, in (0, 1).
         resamples: number of resampled data sets.
         seed: seed of the resampling.
+        weights: for a weighted mean: one weight a value, resampled with it. ``None``: all equal.
 
     >>> low, high = bootstrap([0.0, 1.0] * 50)
     >>> 0.35 < low < 0.5 < high < 0.65
@@ -123,7 +137,12 @@ def bootstrap(
         raise ArgumentError("level", level, "a probability in (0, 1)")
     if resamples < 1:
         raise ArgumentError("resamples", resamples, "a whole number of at least 1")
-    means = _resampled_means(data, resamples, seed)
+    shares = (
+        torch.ones_like(data) if weights is None else torch.as_tensor(weights, dtype=torch.float64).flatten()
+    )
+    if shares.numel() != data.numel():
+        raise MismatchError(f"values has {data.numel()} numbers and weights {shares.numel()}")
+    means = _resampled_means(data, shares, resamples, seed)
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = torch.quantile(means, tails).tolist()
     return Interval(low, high)
@@ -153,11 +172,11 @@ def paired_bootstrap(
     return bootstrap(second - first, level, resamples, seed)
 
 
-def _resampled_means(data: Tensor, resamples: int, seed: int) -> Tensor:
+def _resampled_means(data: Tensor, weights: Tensor, resamples: int, seed: int) -> Tensor:
     n = data.numel()
     rows = max(1, min(resamples, _CHUNK // n))
     means = []
     for chunk in range(math.ceil(resamples / rows)):
-        picks = integers(derive(seed, "bootstrap"), n, rows * n, Stream.SAMPLING, step=chunk)
-        means.append(data[picks].reshape(rows, n).mean(1))
+        picks = integers(derive(seed, "bootstrap"), n, rows * n, Stream.SAMPLING, step=chunk).reshape(rows, n)
+        means.append((data * weights)[picks].sum(1) / weights[picks].sum(1))
     return torch.cat(means)[:resamples]

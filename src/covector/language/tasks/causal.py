@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from covector.errors import ArgumentError
 from covector.language.encoding import Batch, Encoded, Encoder, Padding
 from covector.language.examples import Example
-from covector.language.generation import continuations
+from covector.language.generation import generate
 from covector.language.heads import TokenHead
 from covector.language.metrics import Metric
 from covector.language.tasks.task import TokenizedTask
@@ -77,7 +77,7 @@ class CausalTask(TokenizedTask):
         """The first half of each text, how it goes on, and how the model goes on (greedily)."""
         halves = [_halves(example["text"]) for example in examples]
         prompts = [first for first, _ in halves]
-        said = continuations(model, self.tokenizer, prompts, batch_size=batch_size)
+        said = generate(model, self.tokenizer, prompts, batch_size=batch_size)
         return [
             {"prompt": first, "expected": second, "predicted": text}
             for (first, second), text in zip(halves, said, strict=True)

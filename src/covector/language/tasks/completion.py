@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from covector.errors import ArgumentError
 from covector.language.encoding import IGNORED, Batch, Encoded, Encoder, Padding, plain_ids
 from covector.language.examples import Example
-from covector.language.generation import continuations
+from covector.language.generation import generate
 from covector.language.heads import TokenHead
 from covector.language.metrics import Metric
 from covector.language.tasks.task import TokenizedTask
@@ -85,7 +85,7 @@ class CompletionTask(TokenizedTask):
     ) -> list[dict[str, Any]]:
         """Prompt, expected completion, and the model's own (greedy)."""
         prompts = [self.encoder.render(example["prompt"]) for example in examples]
-        said = continuations(model, self.tokenizer, prompts, batch_size=batch_size)
+        said = generate(model, self.tokenizer, prompts, batch_size=batch_size)
         return [
             {"prompt": example["prompt"], "expected": example["completion"], "predicted": text}
             for example, text in zip(examples, said, strict=True)
