@@ -10,8 +10,7 @@ user bot says one two three four five six seven"""
 WORDS = TEXT.split()
 SPECIAL = ["[PAD]", "[UNK]", "[BOS]", "[EOS]"]
 CHAT = (
-    "{% for m in messages %}user says {{ m['content'] }} {% endfor %}"
-    "{% if add_generation_prompt %}bot says{% endif %}"
+    "{% for m in messages %}user says {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}bot says{% endif %}"
 )
 
 

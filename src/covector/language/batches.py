@@ -40,9 +40,7 @@ class Batches(Iterator[Batch]):
         bucket: int = 1,
     ) -> None:
         if not items:
-            raise ArgumentError(
-                "examples", list(items), "at least one example (a client without takes no step)"
-            )
+            raise ArgumentError("examples", list(items), "at least one example (a client without takes no step)")
         if batch_size < 1:
             raise ArgumentError("batch_size", batch_size, "a whole number of at least 1")
         if bucket < 1:
@@ -120,9 +118,7 @@ class _EndlessSampler(Sampler[list[int]]):
         if bucket == 1:
             return _cut(order, size)
         windows = _cut(order, size * bucket)
-        batches = [
-            batch for window in windows for batch in _cut(sorted(window, key=self.lengths.__getitem__), size)
-        ]
+        batches = [batch for window in windows for batch in _cut(sorted(window, key=self.lengths.__getitem__), size)]
         return [batches[number] for number in _shuffled(len(batches), derive(seed, "bucket"), epoch)]
 
 

@@ -44,9 +44,7 @@ class Encoder:
         ArgumentError: no such slot in ``template``, or ``max_length`` too small for the template alone.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, template: str = _SLOT, max_length: int = 64
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str = _SLOT, max_length: int = 64) -> None:
         if template.count(_SLOT) != 1:
             raise ArgumentError("template", template, "a string with {text} exactly once")
         self.tokenizer = tokenizer
@@ -55,9 +53,7 @@ class Encoder:
         self._start = _start_ids(tokenizer)
         self.template_length = len(self.unlimited([""])[0])
         if max_length <= self.template_length:
-            raise ArgumentError(
-                "max_length", max_length, f"over {self.template_length}, the template's tokens"
-            )
+            raise ArgumentError("max_length", max_length, f"over {self.template_length}, the template's tokens")
 
     def render(self, text: str) -> str:
         """The text in its template.

@@ -86,9 +86,7 @@ def shape_of(examples: Sequence[Example]) -> Shape:
     return shape
 
 
-def by_field(
-    examples: Iterable[Example], field: str, clients: Sequence[str] | None = None
-) -> dict[str, list[Example]]:
+def by_field(examples: Iterable[Example], field: str, clients: Sequence[str] | None = None) -> dict[str, list[Example]]:
     """The natural clients: examples grouped by the value of one of their keys.
 
     Args:

@@ -53,9 +53,7 @@ def generate(
         texts = [
             text
             for start in range(0, len(rows), batch_size)
-            for text in _one_batch(
-                model, tokenizer, rows[start : start + batch_size], max_new_tokens, temperature
-            )
+            for text in _one_batch(model, tokenizer, rows[start : start + batch_size], max_new_tokens, temperature)
         ]
     model.train(training)
     return texts

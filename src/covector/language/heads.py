@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = ["PREFIX", "TokenHead", "VerbalizerHead", "is_plain", "last_positions"
 
 PREFIX = "model."
 _PROBE = 8
+_AGREES: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()  # a probe a model is enough
 _SOFT_CAP = re.compile(r"logit.*soft_?cap|^soft_?cap")
 
 
@@ -103,13 +105,15 @@ class VerbalizerHead(_Head):
         if not self.plain:
             columns, place = torch.unique(last, return_inverse=True)
             logits = self.own_logits(input_ids, attention_mask, columns)
-            rows = logits.gather(1, place[:, None, None].expand(-1, 1, logits.shape[2])).squeeze(1)
-            return rows[:, self.token_ids].float()
+            final = logits.gather(1, place[:, None, None].expand(-1, 1, logits.shape[2])).squeeze(1)
+            return final[:, self.token_ids].float()
         states = self.hidden(input_ids, attention_mask)
         final = states.gather(1, last[:, None, None].expand(-1, 1, states.shape[2])).squeeze(1)
         output = self.causal.get_output_embeddings()
         bias = None if output.bias is None else output.bias[self.token_ids].float()
-        return F.linear(final.float(), output.weight[self.token_ids].float(), bias)
+        # a lookup, not an index: what evaluates perturbed parameters then perturbs these rows alone
+        rows = F.embedding(self.token_ids, output.weight)
+        return F.linear(final.float(), rows.float(), bias)
 
 
 class TokenHead(_Head):
@@ -150,7 +154,6 @@ def last_positions(attention_mask: Tensor) -> Tensor:
     return (attention_mask * columns).argmax(1)
 
 
-@torch.no_grad()
 def is_plain(model: Any) -> bool:
     """Whether the model's logits are exactly its output embedding applied to its last hidden state.
 
@@ -160,12 +163,19 @@ def is_plain(model: Any) -> bool:
     Args:
         model: a causal language model as transformers builds it.
     """
-    output: nn.Module | None = model.get_output_embeddings()
-    base: nn.Module = model.base_model
-    if type(output) is not nn.Linear or base is model or _caps(model.config):
+    output = model.get_output_embeddings()
+    if type(output) is not nn.Linear or model.base_model is model or _caps(model.config):
         return False
+    if model not in _AGREES:
+        _AGREES[model] = _agrees(model, output)
+    return _AGREES[model]
+
+
+@torch.no_grad()
+def _agrees(model: Any, output: nn.Linear) -> bool:
+    """Whether one forward of the model and its output layer on the states seen there give the same logits."""
     caught: list[Any] = []
-    handle = base.register_forward_hook(lambda _module, _inputs, result: caught.append(result))
+    handle = model.base_model.register_forward_hook(lambda _module, _inputs, result: caught.append(result))
     try:
         device = output.weight.device
         with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
@@ -194,7 +204,5 @@ def _causal(model: Any) -> Any:
     else:
         causal = model.get_base_model()
     if not hasattr(causal, "get_output_embeddings") or causal.get_output_embeddings() is None:
-        raise UnsupportedError(
-            f"{type(causal).__name__} has no output embeddings; expected a causal language model"
-        )
+        raise UnsupportedError(f"{type(causal).__name__} has no output embeddings; expected a causal language model")
     return causal

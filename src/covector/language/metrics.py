@@ -137,9 +137,7 @@ def bootstrap(
         raise ArgumentError("level", level, "a probability in (0, 1)")
     if resamples < 1:
         raise ArgumentError("resamples", resamples, "a whole number of at least 1")
-    shares = (
-        torch.ones_like(data) if weights is None else torch.as_tensor(weights, dtype=torch.float64).flatten()
-    )
+    shares = torch.ones_like(data) if weights is None else torch.as_tensor(weights, dtype=torch.float64).flatten()
     if shares.numel() != data.numel():
         raise MismatchError(f"values has {data.numel()} numbers and weights {shares.numel()}")
     means = _resampled_means(data, shares, resamples, seed)

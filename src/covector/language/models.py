@@ -7,12 +7,15 @@ code.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from covector.errors import ArgumentError, DataError, require_extra
 
@@ -65,9 +68,10 @@ def load_model(
     if attention is not None:
         weights["attn_implementation"] = attention
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, **weights, **options)
-    except (OSError, ValueError, KeyError) as error:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, **weights, **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(f"{folder} does not load as a causal language model: {error}") from error
     _set_pad_token(model, tokenizer)
     return model.to(target).eval(), tokenizer
@@ -103,6 +107,20 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
         file.replace(target / file.name)
     partial.rmdir()
     return target
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar of transformers for a load that takes a second."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from covector.errors import ArgumentError
-from covector.language.encoding import Batch, Encoded, Encoder, Padding
+from covector.language.encoding import IGNORED, Batch, Encoded, Encoder, Padding
 from covector.language.examples import Example
 from covector.language.generation import generate
 from covector.language.heads import TokenHead
@@ -57,7 +57,8 @@ class CausalTask(TokenizedTask):
         """
         texts = [example["text"] for example in examples]
         rows = self._blocks(texts) if self.pack else self.encoder(texts)
-        return [Encoded(row, list(row)) for row in rows if len(row) > 1]
+        # behind padding on the left the first token would be predicted from nothing
+        return [Encoded(row, [IGNORED, *row[1:]]) for row in rows if len(row) > 1]
 
     def head(self, model: nn.Module) -> TokenHead:
         """Next-token logits: at all positions where the batch has no padding, else at the labeled ones."""
@@ -71,9 +72,7 @@ class CausalTask(TokenizedTask):
         """Mean loss a token, fraction of tokens predicted right, number of tokens."""
         return token_scores(outputs, batch["labels"])
 
-    def predictions(
-        self, model: nn.Module, examples: Sequence[Example], batch_size: int = 16
-    ) -> list[dict[str, Any]]:
+    def predictions(self, model: nn.Module, examples: Sequence[Example], batch_size: int = 16) -> list[dict[str, Any]]:
         """The first half of each text, how it goes on, and how the model goes on (greedily)."""
         halves = [_halves(example["text"]) for example in examples]
         prompts = [first for first, _ in halves]

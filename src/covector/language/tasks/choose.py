@@ -23,9 +23,7 @@ _TASKS: dict[Shape, type[TokenizedTask]] = {
 }
 
 
-def task_for(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, **options: Any
-) -> TokenizedTask:
+def task_for(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, **options: Any) -> TokenizedTask:
     """A task chosen by the shape of ``examples``.
 
     Args:

@@ -80,9 +80,7 @@ class CompletionTask(TokenizedTask):
         losses, right, count = token_scores(outputs, batch["labels"])
         return losses, (right == 1).float(), count
 
-    def predictions(
-        self, model: nn.Module, examples: Sequence[Example], batch_size: int = 16
-    ) -> list[dict[str, Any]]:
+    def predictions(self, model: nn.Module, examples: Sequence[Example], batch_size: int = 16) -> list[dict[str, Any]]:
         """Prompt, expected completion, and the model's own (greedy)."""
         prompts = [self.encoder.render(example["prompt"]) for example in examples]
         said = generate(model, self.tokenizer, prompts, batch_size=batch_size)

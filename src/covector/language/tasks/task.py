@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -16,6 +17,7 @@ from covector.language.examples import Example
 from covector.language.heads import PREFIX
 from covector.language.metrics import Metric, Scores
 from covector.objective import Objective
+from covector.trees import Params
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,12 +42,16 @@ class Task(Protocol):
     def objective(self, model: nn.Module, trainable: Trainable = None) -> Objective:
         """The loss as a function of the model's parameters and a batch."""
 
-    def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int = 16) -> Scores:
+    def evaluate(
+        self,
+        model: nn.Module,
+        examples: Sequence[Example],
+        batch_size: int = 16,
+        params: Params | None = None,
+    ) -> Scores:
         """Loss and correctness, example by example."""
 
-    def predictions(
-        self, model: nn.Module, examples: Sequence[Example], batch_size: int = 16
-    ) -> list[dict[str, Any]]:
+    def predictions(self, model: nn.Module, examples: Sequence[Example], batch_size: int = 16) -> list[dict[str, Any]]:
         """What the model says to each example, for reports."""
 
 
@@ -60,13 +66,9 @@ class TokenizedTask(abc.ABC):
 
     metric: ClassVar[Metric]
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, max_length: int, padding: Padding = "right"
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, padding: Padding = "right") -> None:
         if tokenizer.pad_token_id is None:
-            raise ArgumentError(
-                "tokenizer", type(tokenizer).__name__, "one with a pad_token (load_model sets it)"
-            )
+            raise ArgumentError("tokenizer", type(tokenizer).__name__, "one with a pad_token (load_model sets it)")
         if padding not in ("right", "left"):
             raise ArgumentError("padding", padding, "'right' or 'left'")
         if max_length < 2:
@@ -92,9 +94,7 @@ class TokenizedTask(abc.ABC):
         """Mean loss, correctness in [0, 1] and number of predictions of each item: three times ``[B]``."""
 
     @abc.abstractmethod
-    def predictions(
-        self, model: nn.Module, examples: Sequence[Example], batch_size: int = 16
-    ) -> list[dict[str, Any]]:
+    def predictions(self, model: nn.Module, examples: Sequence[Example], batch_size: int = 16) -> list[dict[str, Any]]:
         """What the model says to each example, one dict an example."""
 
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -127,7 +127,13 @@ class TokenizedTask(abc.ABC):
         return Objective(self.head(model), self.loss, trainable=trainable, prefix=PREFIX)
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int = 16) -> Scores:
+    def evaluate(
+        self,
+        model: nn.Module,
+        examples: Sequence[Example],
+        batch_size: int = 16,
+        params: Params | None = None,
+    ) -> Scores:
         """Score every example, in evaluation mode, whatever the mode of the model; its mode is kept.
 
         Batches are made of items of similar length to spare padding; the result is in the order of
@@ -137,21 +143,32 @@ class TokenizedTask(abc.ABC):
             model: as for :meth:`objective`.
             examples: may be empty: then ``n`` is 0 and the means are NaN.
             batch_size: items a forward pass.
+            params: parameters to score instead of the model's own, by their names there; the others stay.
         """
         items = self.encode(examples)
         columns = torch.zeros((3, len(items)), dtype=torch.float64)
         head = self.head(model)
+        outputs = (
+            partial(_outputs, head)
+            if params is None
+            else partial(Objective(head, self.loss, trainable=params, prefix=PREFIX).outputs, params=params)
+        )
         modes = [(module, module.training) for module in head.modules()]
         head.eval()
         try:
             for chosen in _by_length(items, batch_size):
                 batch = self.pad([items[index] for index in chosen])
-                scored = self.score(head(**batch), batch)
+                scored = self.score(outputs(batch), batch)
                 columns[:, chosen] = torch.stack([part.double().cpu() for part in scored])
         finally:
             for module, training in modes:
                 module.training = training
         return Scores(columns[0], columns[1], columns[2], self.metric)
+
+
+def _outputs(head: nn.Module, batch: Batch) -> Tensor:
+    result: Tensor = head(**batch)
+    return result
 
 
 def _by_length(items: Sequence[Encoded], batch_size: int) -> list[list[int]]:

@@ -21,9 +21,7 @@ def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     targets = labels[:, 1:].to(logits.device)
     if logits.dim() == 2:
         targets = targets[targets != IGNORED]
-    return F.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), ignore_index=IGNORED
-    )
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), ignore_index=IGNORED)
 
 
 def token_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -83,9 +83,7 @@ class VerbalizerTask(TokenizedTask):
         return losses, (outputs.argmax(1) == labels).float(), torch.ones_like(losses)
 
     @torch.no_grad()
-    def predictions(
-        self, model: nn.Module, examples: Sequence[Example], batch_size: int = 16
-    ) -> list[dict[str, Any]]:
+    def predictions(self, model: nn.Module, examples: Sequence[Example], batch_size: int = 16) -> list[dict[str, Any]]:
         """Text, label, predicted label and the probability of each class, one dict an example."""
         head = self.head(model)
         rows: list[dict[str, Any]] = []
@@ -123,9 +121,7 @@ def _single_tokens(encoder: Encoder, verbalizers: tuple[str, ...]) -> list[int]:
         ids = plain_ids(encoder.tokenizer, [context + verbalizer])[0]
         added = ids[len(before) :]
         if ids[: len(before)] != before:
-            raise ArgumentError(
-                "verbalizers", verbalizer, f"a separate token, but it merges into {encoder.template!r}"
-            )
+            raise ArgumentError("verbalizers", verbalizer, f"a separate token, but it merges into {encoder.template!r}")
         if len(added) != 1:
             tokens = encoder.tokenizer.convert_ids_to_tokens(added)
             raise ArgumentError(
