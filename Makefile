@@ -80,7 +80,7 @@ $(VENV)/.dev: $(VENV)/.run
 
 $(VENV)/.bench: $(VENV)/.run
 	@echo "installing what the benchmarks need"
-	@$(PIP) -e '.[language,federated,bench]'
+	@$(PIP) -e '.[language,federated,data,bench]'
 	@touch $@
 
 $(VENV)/.docs: $(INPUTS) $(VENV)/.torch

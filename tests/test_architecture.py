@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import inspect
+import itertools
 import pkgutil
 import re
 import subprocess
@@ -91,6 +93,25 @@ def imported_names(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.split(".")[0]
+
+
+# What a declared dependency brings along, and is only imported beside it.
+BROUGHT_BY = {"llvmlite": "numba", "cycler": "matplotlib", "triton": "torch"}
+
+
+def declared() -> set[str]:
+    """The distributions that pyproject.toml names, in the dependencies or in an extra, normalized."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    return {re.match(r"[\w.-]+", line).group().lower().replace("_", "-") for line in lines}  # type: ignore[union-attr]
+
+
+def test_every_import_is_declared() -> None:
+    distributions = importlib.metadata.packages_distributions()
+    used = {name for path in SOURCES for name in imported_names(tree_of(path))}
+    foreign = {BROUGHT_BY.get(name, name) for name in used - sys.stdlib_module_names - {"covector"}}
+    owners = {name: {d.lower().replace("_", "-") for d in distributions.get(name, [name])} for name in foreign}
+    assert not {name for name, candidates in owners.items() if not candidates & declared()}
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
