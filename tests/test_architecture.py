@@ -41,7 +41,7 @@ EXEMPT: dict[str, list[str]] = {
         "kernels.materialize_sketch_",
         "kernels.project_sketch_",
     ],
-    "the inverse of encode, whose example shows both": ["gradients.decode"],
+    "the inverse of what writes it, whose example or test shows both": ["gradients.decode", "training.read_checkpoint"],
     "fetches over the network: tests/data does": ["data.get", "data.load"],
     "runs whole experiments: tests/evidence does": ["evidence.run", "evidence.collect"],
     "needs a model and a tokenizer: tests/language has them": [
@@ -256,7 +256,8 @@ def test_every_public_name_has_a_docstring_with_an_example(name: str) -> None:
 
 
 def test_exemptions_are_still_needed() -> None:
-    assert set(NO_EXAMPLE) <= set(PUBLIC)
+    present = {name for name in NO_EXAMPLE if name.split(".")[1] in children()}
+    assert present <= set(PUBLIC)
     assert {path for path in LARGE_FILES if (ROOT / path).stat().st_size <= MAX_BYTES} == set()
 
 

@@ -70,6 +70,9 @@ def epsilon(sigma: float, releases: int, delta: float = 1e-5) -> float:
     Raises:
         ArgumentError: a value out of range.
         MissingExtraError: ``dp-accounting`` is not installed.
+
+    >>> epsilon(sigma=2.0, releases=10) < epsilon(sigma=1.0, releases=10)
+    True
     """
     for name, value in (("sigma", sigma), ("delta", delta)):
         if not value > 0.0:

@@ -151,6 +151,14 @@ class SketchClient(Client):
 
     Raises:
         CompositionError: an estimator that works on no sketch.
+
+    >>> from covector import Objective, SketchPool
+    >>> objective = Objective(torch.nn.Linear(2, 1), torch.nn.functional.mse_loss)
+    >>> pool = SketchPool(key=1, size=64)
+    >>> server = SketchServer(RunHeader.sketch(objective.params, pool, lr=1e-2))
+    >>> client = SketchClient(objective, [(torch.ones(4, 2), torch.ones(4, 1))], Backprop(carrier=pool))
+    >>> server.receive("a", client.handle(server.open_round(["a"])["a"])).accepted
+    True
     """
 
     methods = ("sketch",)

@@ -46,6 +46,13 @@ def read_jsonl(path: str | Path, shape: Shape | None = None) -> list[Example]:
 
     Raises:
         DataError: names the line, the keys seen there and what would work.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w+", suffix=".jsonl") as file:
+    ...     _ = file.write('{"text": "It rains.", "label": 0}')
+    ...     file.flush()
+    ...     read_jsonl(file.name)
+    [{'text': 'It rains.', 'label': 0}]
     """
     file = Path(path)
     if shape is not None and shape not in get_args(Shape):
