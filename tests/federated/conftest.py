@@ -31,11 +31,13 @@ def objective_of(seed=0):
 def data_of(client, batches):
     generator = torch.Generator().manual_seed(client)
     inputs = torch.randn(batches, 6, 5, generator=generator)
-    targets = torch.randint(0, 3, (batches, 6), generator=generator)
+    targets = inputs[..., :3].argmax(-1)
     return list(zip(inputs, targets, strict=True))
 
 
-def build(kind="compact", clients=3, steps=4, lr=0.05, pool=None, journal=None, estimators=None, server=None, **options):
+def build(
+    kind="compact", clients=3, steps=4, lr=0.05, pool=None, journal=None, estimators=None, server=None, **options
+):
     """kind: faithful, compact, pro-faithful, pro-compact, kseed-sketch (a SketchPool) or sketch."""
     objective = objective_of()
     replica = Replica(objective)
