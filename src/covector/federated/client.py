@@ -73,6 +73,8 @@ class Client(ABC):
         if self._last is not None and self._last[0] == data:
             return self._last[1]
         check_version(data)
+        if self.header is None and not Round.brings_header(data):
+            return self.join()
         message = Round.from_bytes(data, self.header)
         header = self._checked(self.header or message.header)
         number = message.settings.round

@@ -95,6 +95,13 @@ class Round:
         parts = [header.id, struct.pack("<H", len(sent)), sent, head, table_bytes(settings.table)]
         return frame(ROUND, PROTOCOL, b"".join([*parts, state_bytes(self.state, header)]))
 
+    @staticmethod
+    def brings_header(data: bytes) -> bool:
+        """Whether the message in ``data`` carries the run's header."""
+        reader = Reader(unframe(data, ROUND, PROTOCOL))
+        reader.take(8)
+        return bool(reader.unpack("<H")[0])
+
     @classmethod
     def from_bytes(cls, data: bytes, header: RunHeader | None) -> Round:
         """The message in ``data``; ``header`` is the reader's own run, or ``None`` to take the one sent.

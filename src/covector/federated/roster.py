@@ -23,16 +23,20 @@ class Roster:
     def __contains__(self, name: str) -> bool:
         return name in self._numbers
 
-    def add(self, name: str) -> int:
-        """Give a new client the next number.
-
-        Raises:
-            ArgumentError: the 65537th client, or a name that is taken or too long.
-        """
+    def check(self, name: str) -> None:
+        """Refuse a name that is taken, empty or too long, and the 65537th client."""
         if name in self._numbers or not 1 <= len(name.encode()) <= 1 << 12:
             raise ArgumentError("client", name, "a new, non-empty name of at most 4096 bytes")
         if len(self._names) >= 1 << 16:
             raise ArgumentError("clients", len(self._names) + 1, "at most 65536 clients in a run")
+
+    def add(self, name: str) -> int:
+        """Give a new client the next number.
+
+        Raises:
+            ArgumentError: see :meth:`check`.
+        """
+        self.check(name)
         self._numbers[name] = len(self._names)
         self._names.append(name)
         return self._numbers[name]

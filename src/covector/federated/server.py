@@ -138,16 +138,16 @@ class Server(ABC):
         if self.opened is not None or number != self.round + 1:
             raise CorruptionError(f"the journal opens round {number} after round {self.round}")
         settings, clamped = self.history.settings(number)
-        if clamped:
+        if clamped and not any(event.verdict is Verdict.SCALE for event in self.report):
             self._note("server", Verdict.SCALE, f"{settings.step_units} units; choose another quantum", number)
         self.opened, self._settings, self.pending = clients, settings, {}
 
     def _enroll(self, name: str) -> int:
         if name in self.roster:
             return self.roster.number(name)
-        number = self.roster.add(name)
+        self.roster.check(name)
         self._record(NAME, name.encode())
-        return number
+        return self.roster.add(name)
 
     def _round_message(self, number: int) -> bytes:
         assert self._settings is not None
