@@ -22,6 +22,7 @@ from covector.gradients import (
     Subspace,
 )
 from covector.objective import Objective
+from covector.training import train
 
 __version__ = "0.1.0"
 
@@ -42,4 +43,5 @@ __all__ = [
     "SketchPool",
     "Subspace",
     "ZerothOrder",
+    "train",
 ]
