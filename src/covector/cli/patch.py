@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from covector import language
+from covector import language, trees
 from covector.cli.console import out as console
-from covector.errors import MismatchError
 from covector.finetune.figures import human_bytes
 from covector.finetune.methods import resume_server
 from covector.gradients.journal import Journal
@@ -55,19 +54,10 @@ def info(file: FileArgument) -> None:
     [bold]Example[/bold]
       covector patch info runs/finetune/model.patch
     """
-    patch = Patch.load(file)
     table = Table(show_header=False)
-    rows = {
-        "base model": patch.base_name,
-        "SHA-256 of base": patch.base_digest,
-        "pool": repr(patch.ledger.pool),
-        "quantum": f"2^-{patch.ledger.quantum}",
-        "non-zero": str(int(patch.ledger.coefficients.count_nonzero())),
-        "size": human_bytes(file.stat().st_size),
-        **{key: str(value) for key, value in patch.metadata.items()},
-    }
+    rows = {**Patch.load(file).info(), "size": human_bytes(file.stat().st_size)}
     for key, value in rows.items():
-        table.add_row(key, value)
+        table.add_row(key, str(value))
     console().print(table)
 
 
@@ -100,22 +90,29 @@ def merge(
 
 
 @app.command()
-def undo(file: FileArgument, out: FileOption) -> None:
-    """Write the inverse of a patch: merged with it, nothing is left.
+def undo(file: FileArgument, model: ModelOption, out: OutOption) -> None:
+    """Take a patch off a fine-tuned model again and write the base.
+
+    Applying rounds each parameter once, so that a few last bits may stay different;
+    the command says whether the result is the base bit for bit.
 
     [bold]Example[/bold]
-      covector patch undo model.patch --out inverse.patch
+      covector patch undo model.patch --model runs/finetune/model --out base
     """
-    Patch.load(file).inverse().save(out)
-    console().print(f"{out}: {human_bytes(out.stat().st_size)}", soft_wrap=True)
+    patch = Patch.load(file)
+    loaded, tokenizer = language.load_model(model)
+    params = dict(loaded.named_parameters())
+    restored = patch.undo(params)
+    same = trees.digest(restored) == patch.base
+    trees.copy_(params, restored)
+    language.save_model(loaded, tokenizer, out)
+    exactness = "bit for bit the base" if same else "the base up to the rounding of the last bit"
+    console().print(f"model: {out} ({exactness})", soft_wrap=True)
 
 
 def _write(patch: Patch, model: str, out: Path) -> None:
     loaded, tokenizer = language.load_model(model)
     params = dict(loaded.named_parameters())
-    try:
-        patch.apply(params)
-    except MismatchError as error:
-        raise MismatchError(f"{error}; --model is {model!r}, the patch was made for {patch.base_name!r}") from error
+    patch.apply(params, out=params)
     language.save_model(loaded, tokenizer, out)
     console().print(f"model: {out}", soft_wrap=True)

@@ -111,7 +111,7 @@ def scores_figure(outcome: Outcome) -> str:
             axes.axhline(outcome.calibrated, color="#d1495b", ls="--", lw=1, label="before, threshold moved")
         axes.set_xticks(places, names)
         axes.set_ylabel(f"test {outcome.base.overall.metric}")
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         axes.grid(axis="x", visible=False)
 
     return _svg(draw)
