@@ -6,13 +6,22 @@ import functools
 import importlib
 import importlib.util
 import os
+import sys
+import warnings
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from covector.errors import ArgumentError
+from covector.kernels.checks import check_combination, check_flat, check_law, check_same, check_table, check_written
+from covector.kernels.reference import work_dtype
 
 __all__ = ["add_field_", "backend", "materialize_seeded_", "materialize_sketch_", "project_sketch_"]
+
+
+# numba then runs Python in place of machine code, which the vector steps do not have; their words are little-endian
+_JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") or sys.byteorder != "little"
 
 
 @functools.cache
@@ -21,8 +30,16 @@ def _module(name: str) -> ModuleType:
 
 
 @functools.cache
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def _usable(name: str, package: str) -> bool:
+    """Whether the kernels ``name`` load here; they may fail to where ``package`` does not fit its neighbors."""
+    if importlib.util.find_spec(package) is None:
+        return False
+    try:
+        _module(name)
+    except ImportError as error:
+        warnings.warn(f"no {name} kernels ({error}); plain torch gives the same bits, slowly", stacklevel=2)
+        return False
+    return True
 
 
 def backend(tensor: Tensor) -> str:
@@ -40,9 +57,9 @@ def backend(tensor: Tensor) -> str:
         raise ArgumentError("COVECTOR_KERNELS", choice, "'auto' or 'reference'")
     if choice == "reference":
         return "reference"
-    if tensor.device.type == "cpu" and _installed("numba"):
+    if tensor.device.type == "cpu" and not _JIT_DISABLED and _usable("cpu", "numba"):
         return "cpu"
-    if tensor.device.type == "cuda" and _installed("triton"):
+    if tensor.device.type == "cuda" and _usable("cuda", "triton"):
         return "cuda"
     return "reference"
 
@@ -57,7 +74,32 @@ def add_field_(
     stream: int = 0,
     step: int = 0,
 ) -> None:
-    """``out += sum_k scales[k] * z(seeds[k])``; see :func:`covector.kernels.reference.add_field_`."""
+    """``out += sum_k scales[k] * z(seeds[k])``, summed over k in order, then added once.
+
+    Args:
+        out: flat contiguous floating tensor ``[n]``: elements ``start .. start + n - 1`` of the named tensor.
+        seeds: int64 ``[K]``, on any device.
+        scales: float64 ``[K]``, rounded to the working dtype (float64 for float64, float32 else) first.
+        distribution: ``"rademacher"``, ``"binomial"`` or ``"normal"``.
+        field: 32-bit word of the tensor's name.
+        start: index of the first element.
+        stream: purpose, the third word of the counter.
+        step: the fourth word.
+
+    Raises:
+        ArgumentError: unknown distribution or negative start.
+        MismatchError: ``out`` is not flat and contiguous, or seeds and scales differ in length.
+        UnsupportedError: ``out`` is sparse, not floating, or recorded by autograd.
+
+    >>> import torch
+    >>> out = torch.zeros(4)
+    >>> add_field_(out, torch.tensor([7]), torch.tensor([0.5], dtype=torch.float64), "rademacher", field=1)
+    >>> out.abs().tolist()
+    [0.5, 0.5, 0.5, 0.5]
+    """
+    check_written("out", out)
+    check_combination("scales", scales, seeds)
+    check_law(distribution, start)
     _module(backend(out)).add_field_(out, seeds, scales, distribution, field, start, stream, step)
 
 
@@ -71,7 +113,35 @@ def materialize_seeded_(
     field: int,
     start: int = 0,
 ) -> None:
-    """``out = base + 2**-exponent * sum_k units[k] * z(seeds[k])``, the sum exact in integers."""
+    """``out = base + 2**-exponent * sum_k units[k] * z(seeds[k])``, the sum exact in integers.
+
+    One pass over memory whatever K: the sums of a few thousand elements stay in the cache while all seeds go by.
+
+    Args:
+        out: flat contiguous ``[n]``; may be ``base`` itself, but not overlap it otherwise.
+        base: flat contiguous ``[n]``, same dtype and device.
+        seeds: int64 ``[K]``, on any device.
+        units: int64 ``[K]``. The binomial law counts in quarters, which the caller includes in ``exponent``.
+        distribution: ``"rademacher"`` or ``"binomial"``, the laws of integers.
+        exponent: the unit is ``2**-exponent``.
+        field: 32-bit word of the tensor's name.
+        start: index of the first element.
+
+    Raises:
+        ArgumentError: a law without exact sums, or negative start.
+        MismatchError: ``out`` and ``base`` are not alike, flat and contiguous, or seeds and units differ in length.
+        UnsupportedError: ``out`` is sparse, not floating, or recorded by autograd.
+
+    >>> import torch
+    >>> base = torch.zeros(4)
+    >>> materialize_seeded_(base, base, torch.tensor([7]), torch.tensor([3]), "rademacher", exponent=1, field=1)
+    >>> base.abs().tolist()
+    [1.5, 1.5, 1.5, 1.5]
+    """
+    check_written("out", out)
+    check_same(out, base)
+    check_combination("units", units, seeds)
+    check_law(distribution, start, exact=True)
     _module(backend(out)).materialize_seeded_(out, base, seeds, units, distribution, exponent, field, start)
 
 
@@ -86,7 +156,34 @@ def materialize_sketch_(
     stream: int = 0,
     step: int = 0,
 ) -> None:
-    """``out[i] = base[i] + D[i] * table[(start + i + shift) mod N]``."""
+    """``out[i] = base[i] + D[i] * table[(start + i + shift) mod N]`` with Rademacher signs ``D``.
+
+    Args:
+        out: flat contiguous ``[n]``; may be ``base`` itself, but not overlap it otherwise.
+        base: flat contiguous ``[n]``, same dtype and device.
+        table: ``[N]`` on the same device in the working dtype (float64 for float64 parameters, float32 else).
+        seed: 64-bit seed of the signs.
+        field: 32-bit word of the tensor's name.
+        shift: where in the table element 0 of the tensor begins.
+        start: index of the first element.
+        stream: purpose, the third word of the counter.
+        step: the fourth word.
+
+    Raises:
+        ArgumentError: empty table or negative start.
+        MismatchError: tensors that are not alike, flat and contiguous, or a table of another dtype or device.
+        UnsupportedError: ``out`` is sparse, not floating, or recorded by autograd.
+
+    >>> import torch
+    >>> out = torch.zeros(4)
+    >>> materialize_sketch_(out, out, torch.tensor([1.0, 2.0]), seed=7, field=1, shift=0)
+    >>> out.abs().tolist()
+    [1.0, 2.0, 1.0, 2.0]
+    """
+    check_written("out", out)
+    check_same(out, base)
+    check_table("table", table, work_dtype(out.dtype), out.device)
+    check_law("rademacher", start)
     _module(backend(out)).materialize_sketch_(out, base, table, seed, field, shift, start, stream, step)
 
 
@@ -100,5 +197,33 @@ def project_sketch_(
     stream: int = 0,
     step: int = 0,
 ) -> None:
-    """``totals[(start + i + shift) mod N] += D[i] * gradient[i]``."""
+    """``totals[(start + i + shift) mod N] += D[i] * gradient[i]``, each total in the order of ``i``.
+
+    Args:
+        totals: float64 ``[N]``, added to.
+        gradient: flat contiguous floating ``[n]`` on the same device.
+        seed: 64-bit seed of the signs.
+        field: 32-bit word of the tensor's name.
+        shift: where in the table element 0 of the tensor begins.
+        start: index of the first element.
+        stream: purpose, the third word of the counter.
+        step: the fourth word.
+
+    Raises:
+        ArgumentError: empty totals or negative start.
+        MismatchError: totals that are not float64 on the gradient's device; tensors not flat and contiguous.
+        UnsupportedError: a tensor is sparse or not floating, or the totals are recorded by autograd.
+
+    >>> import torch
+    >>> totals, table = torch.zeros(2, dtype=torch.float64), torch.tensor([1.0, 2.0])
+    >>> gradient = torch.zeros(4)
+    >>> materialize_sketch_(gradient, gradient, table, seed=7, field=1, shift=0)
+    >>> project_sketch_(totals, gradient, seed=7, field=1, shift=0)
+    >>> totals.tolist()
+    [2.0, 4.0]
+    """
+    check_written("totals", totals)
+    check_flat("gradient", gradient)
+    check_table("totals", totals, torch.float64, gradient.device)
+    check_law("rademacher", start)
     _module(backend(gradient)).project_sketch_(totals, gradient, seed, field, shift, start, stream, step)

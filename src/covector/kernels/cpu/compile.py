@@ -24,57 +24,64 @@ import llvmlite
 import numba
 import platformdirs
 import torch
-from llvmlite import binding
 from numba import types
 from numba.core import config as numba_config
+from numba.core.registry import cpu_target
 from numba.core.typing.templates import Signature
 
 from covector.kernels.cpu import loops
 
+__all__ = ["cache_folder", "kernel", "processor", "supports"]
+
 _config: Any = numba_config
 
-__all__ = ["TAGS", "cache_folder", "kernel", "supports"]
-
-TAGS: dict[torch.dtype, types.Type] = {
+_TAGS: dict[torch.dtype, types.Type] = {
     torch.float32: types.float32,
     torch.float64: types.float64,
     torch.bfloat16: types.uint16,
     torch.float16: types.int16,
+    torch.int32: types.int32,
+    torch.int64: types.int64,
 }
-_INTEGER, _DOUBLE = types.int64, types.float64
+
+
+def processor() -> tuple[str, str, str]:
+    """What code is compiled for: the triple, the processor and its features."""
+    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
+    return triple, name, features
 
 
 @functools.cache
 def supports(dtype: torch.dtype) -> bool:
     """Whether the kernels handle this storage; half precision needs a processor that converts it."""
-    if dtype == torch.float16 and "x86" in binding.get_process_triple():
-        return bool(binding.get_host_cpu_features().get("f16c", False))
-    return dtype in TAGS
+    if dtype == torch.float16:
+        triple, _, features = processor()
+        return not triple.startswith(("x86", "i686")) or "+f16c" in features.split(",")
+    return dtype in (torch.float32, torch.float64, torch.bfloat16)
 
 
-def _signature(name: str, tag: types.Type, total: types.Type) -> Signature:
-    work = types.float64 if tag == types.float64 else types.float32
-    arguments = {
-        "add_one_seed": [*[_INTEGER] * 4, _DOUBLE, *[_INTEGER] * 3, tag],
-        "sum_rademacher": [*[_INTEGER] * 10, _DOUBLE, total, tag],
-        "sum_binomial": [*[_INTEGER] * 10, _DOUBLE, total, tag],
-        "sum_normal": [*[_INTEGER] * 10, _DOUBLE, total, tag],
-        "materialize_sketch": [*[_INTEGER] * 11, work, tag],
-        "project_sketch": [*[_INTEGER] * 12, tag],
+def _signature(name: str, kinds: tuple[types.Type, ...]) -> Signature:
+    integer, double = types.int64, types.float64
+    leading: dict[str, list[types.Type]] = {
+        "add_one_seed": [*[integer] * 4, double, *[integer] * 3],
+        "sum_rademacher": [*[integer] * 10, double],
+        "sum_values": [*[integer] * 10, double],
+        "materialize_sketch": [integer] * 11,
+        "project_sketch": [integer] * 12,
     }
-    return types.void(*arguments[name])
+    return types.void(*leading[name], *kinds)
 
 
 @functools.cache
-def kernel(name: str, dtype: torch.dtype, total: types.Type = types.none) -> Callable[..., None]:
-    """The loop ``name`` compiled for storage ``dtype`` and, where it sums, for totals of type ``total``."""
-    signature = _signature(name, TAGS[dtype], total)
+def kernel(name: str, *dtypes: torch.dtype) -> Callable[..., None]:
+    """The loop ``name`` compiled for these types of its last arguments; the very last one is the storage's."""
+    signature = _signature(name, tuple(_TAGS[dtype] for dtype in dtypes))
     folder = cache_folder()
     if folder is None:
         return _jit(name, signature, cache=False)
-    # numba reads the folder when the dispatcher is made and keeps it, so the setting is put back at once
+    # numba reads the setting when the dispatcher is made and keeps the folder, so it is put back at once
     before = _config.CACHE_DIR
-    _config.CACHE_DIR = str(folder / f"{name}-{dtype}-{total}".replace("torch.", ""))
+    _config.CACHE_DIR = str(folder / "-".join([name, *(str(dtype).removeprefix("torch.") for dtype in dtypes)]))
     try:
         return _jit(name, signature, cache=True)
     finally:
@@ -82,9 +89,8 @@ def kernel(name: str, dtype: torch.dtype, total: types.Type = types.none) -> Cal
 
 
 def _jit(name: str, signature: Signature, cache: bool) -> Callable[..., None]:
-    compiled: Callable[..., None] = numba.njit(signature, nogil=True, cache=cache, error_model="numpy")(
-        getattr(loops, name)
-    )
+    compile_: Any = numba.njit(signature, nogil=True, cache=cache, error_model="numpy")
+    compiled: Callable[..., None] = compile_(getattr(loops, name))
     return compiled
 
 
@@ -102,13 +108,7 @@ def cache_folder() -> Path | None:
 
 
 def _fingerprint() -> str:
-    versions = (numba.__version__, llvmlite.__version__, sys.version)
-    processor = (binding.get_process_triple(), binding.get_host_cpu_name(), _features())
-    digest = hashlib.sha256(repr((versions, processor)).encode())
+    digest = hashlib.sha256(repr((numba.__version__, llvmlite.__version__, sys.version, processor())).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _features() -> str:
-    return str(binding.get_host_cpu_features().flatten())

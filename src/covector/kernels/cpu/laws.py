@@ -1,4 +1,4 @@
-"""The binomial and the normal law of the reference, 16 blocks at a time, as LLVM instructions."""
+"""The binomial and the normal law of the reference, 64 elements at a time, as LLVM instructions."""
 
 from __future__ import annotations
 
@@ -10,43 +10,36 @@ from numba import types
 from numba.core import cgutils
 
 from covector.kernels.cpu.philox import BLOCKS, interleave, philox
-from covector.kernels.cpu.vectors import I32, SINGLE, constant, intrinsic, vector, write
+from covector.kernels.cpu.vectors import I32, I64, SINGLE, constant, intrinsic, vector, write
 
-__all__ = ["binomial_of_16_blocks", "normal_of_16_blocks"]
-
-
-@intrinsic
-def binomial_of_16_blocks(
-    _typing: Any, out: Any, block: Any, field: Any, stream: Any, step: Any, seed: Any
-) -> Any:
-    """Store 32 int32 values ``popcount(64 bits) - 32`` at address ``out``."""
-
-    def generate(context: Any, b: ir.IRBuilder, _signature: Any, arguments: Any) -> ir.Value:
-        address, *counter = arguments
-        ones = [_lanewise(b, "llvm.ctpop.v16i32", word) for word in philox(b, *counter)]
-        pairs = interleave(b, b.add(ones[0], ones[1]), b.add(ones[2], ones[3]))
-        write(b, address, b.sub(pairs, constant(I32, 32)))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 7), generate
+__all__ = ["draw_64"]
 
 
 @intrinsic
-def normal_of_16_blocks(
-    _typing: Any, out: Any, block: Any, field: Any, stream: Any, step: Any, seed: Any
-) -> Any:
-    """Store 64 float32 standard normals at address ``out``."""
+def draw_64(_typing: Any, out: Any, part: Any, field: Any, stream: Any, step: Any, seed: Any, law: Any) -> Any:
+    """Store elements ``64 part .. 64 part + 63`` of a field at address ``out``.
+
+    The type of ``law`` tells which: int32 for ``popcount(64 bits) - 32``, float32 for standard normals.
+    """
+    make = _binomial if law == types.int32 else _normal
 
     def generate(context: Any, b: ir.IRBuilder, _signature: Any, arguments: Any) -> ir.Value:
-        address, *counter = arguments
-        w0, w1, w2, w3 = philox(b, *counter)
-        first, second = _box_muller(b, w0, w1), _box_muller(b, w2, w3)
-        pairs = [interleave(b, *pair) for pair in (first, second)]
-        order = [32 * (i % 4 // 2) + 2 * (i // 4) + i % 2 for i in range(4 * BLOCKS)]
-        write(b, address, b.shuffle_vector(*pairs, ir.Constant(vector(I32, 4 * BLOCKS), order)))
+        out, part, *counter, _ = arguments
+        write(b, out, make(b, part, counter))
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 7), generate
+    return types.void(*[types.int64] * 6, law), generate
+
+
+def _binomial(b: ir.IRBuilder, part: ir.Value, counter: list[ir.Value]) -> ir.Value:
+    block = b.mul(part, ir.Constant(I64, 32))
+    ones = [_lanewise(b, "llvm.ctpop.v32i32", word) for word in philox(b, block, counter, lanes=32)]
+    return b.sub(interleave(b, b.add(ones[0], ones[1]), b.add(ones[2], ones[3])), constant(I32, 32, 64))
+
+
+def _normal(b: ir.IRBuilder, part: ir.Value, counter: list[ir.Value]) -> ir.Value:
+    w0, w1, w2, w3 = philox(b, b.mul(part, ir.Constant(I64, BLOCKS)), counter)
+    return interleave(b, interleave(b, *_box_muller(b, w0, w1)), interleave(b, *_box_muller(b, w2, w3)), run=2)
 
 
 def _single(value: float) -> ir.Constant:

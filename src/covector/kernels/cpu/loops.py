@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import float32, int32, njit
+from numba import int32, njit
 
-from covector.kernels.cpu.laws import binomial_of_16_blocks, normal_of_16_blocks
+from covector.kernels.cpu.laws import draw_64
 from covector.kernels.cpu.philox import words_of_16_blocks
 from covector.kernels.cpu.steps import (
     accumulate_values,
@@ -34,12 +34,11 @@ __all__ = [
     "add_one_seed",
     "materialize_sketch",
     "project_sketch",
-    "sum_binomial",
-    "sum_normal",
     "sum_rademacher",
+    "sum_values",
 ]
 
-_I32, _F32 = int32(0), float32(0)
+_I32 = int32(0)
 
 
 def add_one_seed(
@@ -120,7 +119,7 @@ def sum_rademacher(
         _add_totals(out, base, start, low, high, total, factor, initial, tag)
 
 
-def sum_binomial(
+def sum_values(
     out: int,
     base: int,
     start: int,
@@ -133,53 +132,24 @@ def sum_binomial(
     step: int,
     factor: float,
     initial: Any,
+    law: Any,
     tag: Any,
 ) -> None:
-    """As :func:`sum_rademacher`, for the binomial law."""
-    size = size_of(initial)
-    total, values = scratch(2048 * 8), scratch(128)
-    stop = start + count
-    for tile in range(start >> 11, (stop + 2047) >> 11):
-        low, high = max(start, tile << 11), min(stop, (tile + 1) << 11)
-        for group in range(low >> 5, (high + 31) >> 5):
-            here = total + ((group & 63) << 5) * size
-            fill_group(here, initial)
-            for k in range(seed_count):
-                binomial_of_16_blocks(values, group << 4, field, stream, step, read_number(seeds, k, 0))
-                accumulate_values(here, values, read_number(coefficients, k, initial), _I32)
-        _add_totals(out, base, start, low, high, total, factor, initial, tag)
-
-
-def sum_normal(
-    out: int,
-    base: int,
-    start: int,
-    count: int,
-    seeds: int,
-    coefficients: int,
-    seed_count: int,
-    field: int,
-    stream: int,
-    step: int,
-    factor: float,
-    initial: Any,
-    tag: Any,
-) -> None:
-    """As :func:`sum_rademacher`, for the normal law."""
-    size = size_of(initial)
+    """As :func:`sum_rademacher`, for the laws that take numbers instead of bits."""
+    size, wide = size_of(initial), size_of(law)
     total, values = scratch(2048 * 8), scratch(256)
     stop = start + count
     for tile in range(start >> 11, (stop + 2047) >> 11):
         low, high = max(start, tile << 11), min(stop, (tile + 1) << 11)
-        for pair in range(low >> 6, (high + 63) >> 6):
-            here = total + ((pair & 31) << 6) * size
-            fill_group(here, initial)
-            fill_group(here + 32 * size, initial)
+        for part in range(low >> 6, (high + 63) >> 6):
+            here = total + ((part & 31) << 6) * size
+            for half in range(2):
+                fill_group(here + (half << 5) * size, initial)
             for k in range(seed_count):
+                draw_64(values, part, field, stream, step, read_number(seeds, k, 0), law)
                 coefficient = read_number(coefficients, k, initial)
-                normal_of_16_blocks(values, pair << 4, field, stream, step, read_number(seeds, k, 0))
-                accumulate_values(here, values, coefficient, _F32)
-                accumulate_values(here + 32 * size, values + 128, coefficient, _F32)
+                for half in range(2):
+                    accumulate_values(here + (half << 5) * size, values + (half << 5) * wide, coefficient, law)
         _add_totals(out, base, start, low, high, total, factor, initial, tag)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from numba import types
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from covector.kernels import reference
 from covector.kernels.cpu.compile import kernel, supports
@@ -15,7 +17,8 @@ __all__ = ["add_field_", "materialize_seeded_", "materialize_sketch_", "project_
 _LOW = 0xFFFFFFFF
 # pieces of a range are whole tiles of the loops, give or take the start
 _TILE = 2048
-_NANOSECONDS = {"rademacher": 0.06, "binomial": 0.6, "normal": 1.2}
+# rough cost of an element and seed, to tell what is worth a thread
+_NANOSECONDS = {"rademacher": 0.05, "binomial": 0.8, "normal": 1.2}
 
 
 def _signed(seed: int) -> int:
@@ -24,8 +27,10 @@ def _signed(seed: int) -> int:
     return seed - (1 << 64) if seed >> 63 else seed
 
 
-def _whole(numbers: Tensor, dtype: torch.dtype) -> Tensor:
-    return numbers.to("cpu", dtype).contiguous()
+def _plain(numbers: Tensor, dtype: torch.dtype) -> Tensor:
+    if numbers.dtype != dtype or numbers.device.type != "cpu":
+        numbers = numbers.to("cpu", dtype)
+    return numbers.contiguous()
 
 
 def add_field_(
@@ -42,12 +47,12 @@ def add_field_(
     if not supports(out.dtype):
         reference.add_field_(out, seeds, scales, distribution, field, start, stream, step)
         return
+    increment_version(out)
     count, size, address = out.numel(), out.element_size(), out.data_ptr()
     counter = (field & _LOW, stream & _LOW, step & _LOW)
-    work_dtype = reference.work_dtype(out.dtype)
-    scales = _whole(scales, work_dtype)
-    cost = count * (0.2 + _NANOSECONDS[distribution] * seeds.numel())
-    if distribution == "rademacher" and seeds.numel() == 1:
+    seed_count = seeds.numel()
+    cost = count * (0.2 + _NANOSECONDS[distribution] * seed_count)
+    if distribution == "rademacher" and seed_count == 1:
         one = kernel("add_one_seed", out.dtype)
         seed, scale = int(seeds), float(scales)
 
@@ -56,16 +61,24 @@ def add_field_(
 
         split(add_one, count, _TILE, cost)
         return
-    seeds = _whole(seeds, torch.int64)
-    total = types.float64 if work_dtype == torch.float64 else types.float32
-    loop = kernel(f"sum_{distribution}", out.dtype, total)
-    rows = (seeds.data_ptr(), scales.data_ptr(), seeds.numel())
+    work = reference.work_dtype(out.dtype)
+    seeds, scales = _plain(seeds, torch.int64), _plain(scales, work)
+    loop, law = _sum_loop(distribution, work, out.dtype)
+    rows = (seeds.data_ptr(), scales.data_ptr(), seed_count)
 
     def add(begin: int, end: int) -> None:
         place = address + begin * size
-        loop(place, place, start + begin, end - begin, *rows, *counter, 1.0, 0.0, 0)
+        loop(place, place, start + begin, end - begin, *rows, *counter, 1.0, 0.0, *law, 0)
 
     split(add, count, _TILE, cost)
+
+
+def _sum_loop(distribution: str, total: torch.dtype, storage: torch.dtype) -> tuple[Callable[..., None], list[int]]:
+    """The loop that sums seeds of a law, and what it wants as its ``law`` argument, if any."""
+    if distribution == "rademacher":
+        return kernel("sum_rademacher", total, storage), []
+    law = torch.int32 if distribution == "binomial" else torch.float32
+    return kernel("sum_values", total, law, storage), [0]
 
 
 def materialize_seeded_(
@@ -82,26 +95,26 @@ def materialize_seeded_(
     if not supports(out.dtype):
         reference.materialize_seeded_(out, base, seeds, units, distribution, exponent, field, start)
         return
+    increment_version(out)
     count, size, address, source = out.numel(), out.element_size(), out.data_ptr(), base.data_ptr()
-    seeds, units = _whole(seeds, torch.int64), _whole(units, torch.int64)
-    used = units.nonzero().flatten()
-    seeds, units = seeds[used], units[used]
+    seeds, units = _plain(seeds, torch.int64), _plain(units, torch.int64)
     largest = 1 if distribution == "rademacher" else 32
+    # a sum of magnitudes, rounded in float64, so well below 2**31
     narrow = float(units.to(torch.float64).abs().sum()) * largest < 2**31 - 2**20
-    total, total_dtype = (types.int32, torch.int32) if narrow else (types.int64, torch.int64)
+    total = torch.int32 if narrow else torch.int64
     initial = 0
     if distribution == "rademacher":
         # z = 1 - 2 bit: begin with the sum of all units and take 2 of a unit back where its bit is set
         initial, units = int(units.sum()), units * -2
-    # wraps modulo 2**32, as the sums do, and the true sum fits
-    coefficients = units.to(total_dtype)
-    loop = kernel(f"sum_{distribution}", out.dtype, total)
-    rows = (seeds.data_ptr(), coefficients.data_ptr(), seeds.numel())
-    factor = 2.0**-exponent
+    # wraps modulo 2**32, as the sums do; the true sum fits
+    units = units.to(total)
+    loop, law = _sum_loop(distribution, total, out.dtype)
+    rows = (seeds.data_ptr(), units.data_ptr(), seeds.numel())
+    factor, word = 2.0**-exponent, field & _LOW
 
     def materialize(begin: int, end: int) -> None:
         places = (address + begin * size, source + begin * size, start + begin, end - begin)
-        loop(*places, *rows, field & _LOW, 0, 0, factor, initial, 0)
+        loop(*places, *rows, word, 0, 0, factor, initial, *law, 0)
 
     split(materialize, count, _TILE, count * (0.4 + _NANOSECONDS[distribution] * seeds.numel()))
 
@@ -121,12 +134,12 @@ def materialize_sketch_(
     if not supports(out.dtype):
         reference.materialize_sketch_(out, base, table, seed, field, shift, start, stream, step)
         return
+    increment_version(out)
     count, size, address, source = out.numel(), out.element_size(), out.data_ptr(), base.data_ptr()
-    table = _whole(table, reference.work_dtype(out.dtype))
     if table.numel() < 1024:
         # the same function of the index, with runs long enough for whole groups
         table = table.repeat(1024 // table.numel() + 1)
-    loop = kernel("materialize_sketch", out.dtype)
+    loop = kernel("materialize_sketch", table.dtype, out.dtype)
     place = (table.data_ptr(), table.numel(), shift % table.numel())
     counter = (_signed(seed), field & _LOW, stream & _LOW, step & _LOW)
 
@@ -154,12 +167,13 @@ def project_sketch_(
     if not supports(gradient.dtype):
         reference.project_sketch_(totals, gradient, seed, field, shift, start, stream, step)
         return
+    increment_version(totals)
     loop = kernel("project_sketch", gradient.dtype)
     buckets, count = totals.numel(), gradient.numel()
-    place = (gradient.data_ptr(), shift % buckets, start, count)
+    address, place = totals.data_ptr(), (gradient.data_ptr(), shift % buckets, start, count)
     counter = (_signed(seed), field & _LOW, stream & _LOW, step & _LOW)
 
     def project(begin: int, end: int) -> None:
-        loop(totals.data_ptr(), buckets, begin, end, *place, *counter, 0)
+        loop(address, buckets, begin, end, *place, *counter, 0)
 
     split(project, buckets, 1024, count * 0.3)

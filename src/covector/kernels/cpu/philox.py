@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -21,16 +22,12 @@ _WEYL_1 = 0xBB67AE85
 _LOW = 0xFFFFFFFF
 
 
-def philox(
-    b: ir.IRBuilder,
-    block: ir.Value,
-    field: ir.Value,
-    stream: ir.Value,
-    step: ir.Value,
-    seed: ir.Value,
-    lanes: int = BLOCKS,
-) -> list[ir.Value]:
-    """Words ``w0..w3`` of blocks ``block, block + 1, ...``, each a vector of ``lanes`` 32-bit integers."""
+def philox(b: ir.IRBuilder, block: ir.Value, counter: Sequence[ir.Value], lanes: int = BLOCKS) -> list[ir.Value]:
+    """Words ``w0..w3`` of blocks ``block, block + 1, ...``, each a vector of ``lanes`` 32-bit integers.
+
+    ``counter`` is field, stream, step and seed, as 64-bit integers.
+    """
+    field, stream, step, seed = counter
     low = constant(I64, _LOW, lanes)
     half = constant(I64, 32, lanes)
     multiplier_0, multiplier_1 = constant(I64, _MULTIPLIER_0, lanes), constant(I64, _MULTIPLIER_1, lanes)
@@ -47,30 +44,26 @@ def philox(
         mixed_0, mixed_1 = b.xor(c1, splat(b, k0, lanes)), b.xor(c3, splat(b, k1, lanes))
         c0, c1 = b.xor(b.lshr(product_1, half), mixed_0), product_1
         c2, c3 = b.xor(b.lshr(product_0, half), mixed_1), product_0
-        k0 = scalar_low(b.add(k0, ir.Constant(I64, _WEYL_0)))
-        k1 = scalar_low(b.add(k1, ir.Constant(I64, _WEYL_1)))
+        # what carries out of the 32 bits is masked away with the operand of the next product
+        k0, k1 = b.add(k0, ir.Constant(I64, _WEYL_0)), b.add(k1, ir.Constant(I64, _WEYL_1))
     return [b.trunc(c, vector(I32, lanes)) for c in (c0, c1, c2, c3)]
 
 
 @intrinsic
-def words_of_16_blocks(
-    _typing: Any, words: Any, block: Any, field: Any, stream: Any, step: Any, seed: Any
-) -> Any:
+def words_of_16_blocks(_typing: Any, words: Any, block: Any, field: Any, stream: Any, step: Any, seed: Any) -> Any:
     """Store the 64 words of 16 consecutive blocks at address ``words``, in the order of the elements."""
 
     def generate(context: Any, b: ir.IRBuilder, _signature: Any, arguments: Any) -> ir.Value:
-        address, *counter = arguments
-        w0, w1, w2, w3 = philox(b, *counter)
-        first, second = interleave(b, w0, w1), interleave(b, w2, w3)
-        order = [32 * (i % 4 // 2) + 2 * (i // 4) + i % 2 for i in range(4 * BLOCKS)]
-        write(b, address, b.shuffle_vector(first, second, ir.Constant(vector(I32, 4 * BLOCKS), order)))
+        address, block, *counter = arguments
+        w0, w1, w2, w3 = philox(b, block, counter)
+        write(b, address, interleave(b, interleave(b, w0, w1), interleave(b, w2, w3), run=2))
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 7), generate
+    return types.void(*[types.int64] * 6), generate
 
 
-def interleave(b: ir.IRBuilder, even: ir.Value, odd: ir.Value) -> ir.Value:
-    """``even[0], odd[0], even[1], odd[1], ...``."""
-    lanes = even.type.count
-    order = [i // 2 + lanes * (i % 2) for i in range(2 * lanes)]
-    return b.shuffle_vector(even, odd, ir.Constant(vector(I32, 2 * lanes), order))
+def interleave(b: ir.IRBuilder, left: ir.Value, right: ir.Value, run: int = 1) -> ir.Value:
+    """``run`` lanes of the left, ``run`` of the right, and so on."""
+    lanes = left.type.count
+    order = [lanes * (i // run % 2) + i // (2 * run) * run + i % run for i in range(2 * lanes)]
+    return b.shuffle_vector(left, right, ir.Constant(vector(I32, 2 * lanes), order))

@@ -214,9 +214,7 @@ def accumulate_values(_typing: Any, total: Any, values: Any, coefficient: Any, v
 
 
 @intrinsic
-def accumulate_words(
-    _typing: Any, total: Any, words: Any, row: Any, coefficients: Any, count: Any, tag: Any
-) -> Any:
+def accumulate_words(_typing: Any, total: Any, words: Any, row: Any, coefficients: Any, count: Any, tag: Any) -> Any:
     """For four groups of 32 at once, the sums in registers while ``count`` seeds go by.
 
     Integer totals gain the coefficient where the bit is set, floating ones gain it with the bit's sign.

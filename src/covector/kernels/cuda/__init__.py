@@ -1,0 +1,10 @@
+"""The kernels for CUDA tensors: Triton programs, compiled by Triton at first use."""
+
+from covector.kernels.cuda.operations import (
+    add_field_,
+    materialize_seeded_,
+    materialize_sketch_,
+    project_sketch_,
+)
+
+__all__ = ["add_field_", "materialize_seeded_", "materialize_sketch_", "project_sketch_"]
