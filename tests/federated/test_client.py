@@ -33,9 +33,8 @@ def test_a_restarted_client_gives_the_same_answer(federation, kind):
     assert Join.from_bytes(answer) == Join(bytes(8), 0)
     outcome = made.server.receive("client-1", answer)
     assert outcome.verdict is Verdict.JOINED
-    assert fresh.handle(outcome.reply) == twin.clients["client-1"].handle(
-        twin.server.open_round(list(twin.clients))["client-1"]
-    )
+    told = twin.server.open_round(list(twin.clients))["client-1"]
+    assert fresh.handle(outcome.reply) == twin.clients["client-1"].handle(told)
 
 
 def test_a_client_that_missed_rounds_catches_up_to_the_same_bits(federation, kind):
@@ -89,15 +88,16 @@ def test_the_wrong_base_model_is_refused_by_both_hashes(federation):
     assert state_of(client) == (0, None, None)
 
 
-def test_a_round_that_is_over_is_refused_and_nothing_changes(federation, kind):
+def test_a_replayed_round_makes_a_client_ask_where_the_server_stands(federation, kind):
     made = federation(kind)
     old = made.server.open_round(list(made.clients))["client-0"]
     run(made.server, made.clients, 3)
     client = made.clients["client-0"]
-    before = state_of(client)
-    with pytest.raises(ProtocolError, match="is over"):
-        client.handle(old)
-    assert state_of(client) == before
+    answer = client.handle(old)
+    assert Join.from_bytes(answer) == Join(made.header.id, 0)
+    made.server.open_round(list(made.clients))
+    assert made.server.receive("client-0", client.handle(made.server.receive("client-0", answer).reply)).accepted
+    assert client.ledger.digest() == made.server.ledger.digest()
 
 
 def test_a_message_of_another_run_or_method_is_refused(federation):

@@ -76,11 +76,10 @@ def test_dropped_scalars_become_skipped_steps(federation):
         Payload(Kind.BYTES, torch.tensor([1, 127], dtype=torch.uint8)),
         Payload(Kind.SCALARS, torch.tensor([1.0, 9.0])),
     ):
-        seen = rewritten(
-            header, Settings(1, 0.1, 1 << 20), payload, numbers(1.0, math.nan), torch.tensor([False, True])
-        )
+        settings = Settings(1, 0.1, 1 << 20)
+        seen = rewritten(header, settings, payload, numbers(1.0, math.nan), torch.tensor([False, True]))
         assert is_step(seen).tolist() == [True, False]
-        assert units_of(header, Settings(1, 0.1, 1 << 20), seen)[1] == 0
+        assert units_of(header, settings, seen)[1] == 0
     assert SKIPPED == 128
 
 

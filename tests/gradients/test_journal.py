@@ -95,9 +95,12 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path, monkeypatch):
 def test_every_record_is_synced_before_append_returns(tmp_path, monkeypatch):
     synced = []
     real = os.fsync
-    monkeypatch.setattr(
-        os, "fsync", lambda descriptor: synced.append((tmp_path / "j").stat().st_size) or real(descriptor)
-    )
+
+    def spy(descriptor):
+        synced.append((tmp_path / "j").stat().st_size)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
     with Journal(tmp_path / "j") as journal:
         journal.append(1, b"abc")
     assert (tmp_path / "j").stat().st_size in synced

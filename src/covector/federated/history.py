@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -52,9 +52,18 @@ class History:
         step_units = int(min(max(wanted, SCALE_RANGE[0]), SCALE_RANGE[1]))
         return Settings(round, lr, step_units, table), not SCALE_RANGE[0] <= wanted <= SCALE_RANGE[1]
 
-    def close(self, commit: Commit, asked: frozenset[int], answered: frozenset[int]) -> None:
-        """Remember a committed round."""
+    def close(
+        self,
+        commit: Commit,
+        asked: frozenset[int],
+        answered: frozenset[int],
+        late: frozenset[tuple[int, int]] = frozenset(),
+    ) -> None:
+        """Remember a committed round, who was asked and answered in it, and the late (client, round) it took in."""
         number = commit.settings.round
+        for client, round in late:
+            past = self._past[round]
+            self._past[round] = replace(past, answered=past.answered | {client})
         self._past[number] = _Past(commit.settings, asked, answered)
         self._past.pop(number - self.max_age, None)
         self._commits[number] = commit, len(commit.payload(self.header))

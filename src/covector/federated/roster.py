@@ -23,6 +23,9 @@ class Roster:
     def __contains__(self, name: str) -> bool:
         return name in self._numbers
 
+    def __len__(self) -> int:
+        return len(self._names)
+
     def check(self, name: str) -> None:
         """Refuse a name that is taken, empty or too long, and the 65537th client."""
         if name in self._numbers or not 1 <= len(name.encode()) <= 1 << 12:

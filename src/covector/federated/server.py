@@ -3,34 +3,30 @@
 ``open_round`` gives each sampled client its message, ``receive`` judges every reply, ``close_round`` turns the
 accepted ones into a :class:`~covector.federated.commit.Commit`. With a journal, whatever is answered for is on
 disk first, and the journal alone brings the server back to the same bits.
-
-Journal records: 1 run header, 2 a client's name (its number is the order), 3 a round opens (u32 round, u16
-count, u16 clients), 4 an accepted reply (u16 client, GRADS message), 5 a COMMIT message.
 """
 
 from __future__ import annotations
 
-import struct
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from covector.errors import ArgumentError, CorruptionError, CovectorError, MismatchError, ProtocolError
+from covector.federated import records
 from covector.federated.admission import finite, late_refusal, misfit
 from covector.federated.commit import Commit, Settings, apply, sealed
-from covector.federated.header import RunHeader
+from covector.federated.header import PROTOCOL, RunHeader
 from covector.federated.history import History
 from covector.federated.messages import GRADS, JOIN, Grads, Join, Round, check_version
 from covector.federated.outcomes import Event, Outcome, Verdict
 from covector.federated.roster import Roster
 from covector.federated.screen import Screen
 from covector.gradients import Ledger
+from covector.gradients.framing import unframe
 from covector.gradients.journal import Journal
 from covector.random import derive, sample_without_replacement
 
 __all__ = ["Server"]
-
-HEADER, NAME, OPEN, REPLY, COMMIT = 1, 2, 3, 4, 5
 
 
 class Server(ABC):
@@ -91,11 +87,7 @@ class Server(ABC):
         Raises:
             CorruptionError: the journal does not begin with a run header.
         """
-        for kind, payload in journal.records():
-            if kind == HEADER:
-                return cls(RunHeader.from_bytes(payload), journal, **options)
-            break
-        raise CorruptionError("the journal holds no run; start the server with a header")
+        return cls(records.header_of(journal), journal, **options)
 
     # rounds
 
@@ -131,7 +123,7 @@ class Server(ABC):
             picks = sample_without_replacement(seed, len(offered), self.clients_per_round)
             chosen = [offered[i] for i in picks]
         numbers = sorted(self.roster.number(name) for name in chosen)
-        self._record(OPEN, struct.pack(f"<IH{len(numbers)}H", number, len(numbers), *numbers))
+        self._record(records.OPEN, records.open_bytes(number, numbers))
         self._opened(number, tuple(numbers))
 
     def _opened(self, number: int, clients: tuple[int, ...]) -> None:
@@ -146,7 +138,7 @@ class Server(ABC):
         if name in self.roster:
             return self.roster.number(name)
         self.roster.check(name)
-        self._record(NAME, name.encode())
+        self._record(records.NAME, name.encode())
         return self.roster.add(name)
 
     def _round_message(self, number: int) -> bytes:
@@ -169,7 +161,7 @@ class Server(ABC):
                 self._note(self.roster.name(number), Verdict.VANISHED)
         commit, after = sealed(self.ledger, self._combine(self._settings, *self._replies()), self.header)
         data = commit.to_bytes(self.header)
-        self._record(COMMIT, data)
+        self._record(records.COMMIT, data)
         self._committed(commit, after)
         return data
 
@@ -182,7 +174,7 @@ class Server(ABC):
         asked = frozenset(self.opened or ())
         self.ledger, self.round = after, commit.settings.round
         self.opened, self._settings, self.pending, self.late_pending = None, None, {}, {}
-        self.history.close(commit, asked, frozenset(replies))
+        self.history.close(commit, asked, frozenset(replies), frozenset(late))
         self._absorb(commit, replies, late)
 
     @abstractmethod
@@ -197,24 +189,31 @@ class Server(ABC):
 
     def receive(self, client: str, data: bytes) -> Outcome:
         """Judge a message. Never raises for what a client sent; what was refused has changed nothing."""
-        try:
-            magic = check_version(data)
-            if magic == JOIN:
-                outcome = self._join(client, Join.from_bytes(data))
-            elif magic == GRADS:
-                outcome = self._grads(client, data)
-            else:
-                outcome = Outcome(Verdict.INVALID, client, detail=f"a {magic.decode()} message is not for servers")
-        except CorruptionError as error:
-            outcome = Outcome(Verdict.CORRUPT, client, detail=str(error))
-        except ProtocolError as error:
-            verdict = Verdict.WRONG_VERSION if "version" in str(error) else Verdict.WRONG_RUN
-            outcome = Outcome(verdict, client, detail=str(error))
-        except CovectorError as error:
-            outcome = Outcome(Verdict.INVALID, client, detail=str(error))
+        outcome = self._judge(client, data)
         if outcome.verdict is not Verdict.ACCEPTED:
             self._note(client, outcome.verdict, outcome.detail, outcome.round or None)
         return outcome
+
+    def _judge(self, client: str, data: bytes) -> Outcome:
+        try:
+            magic = check_version(data)
+        except ProtocolError as error:
+            return Outcome(Verdict.WRONG_VERSION, client, detail=str(error))
+        except CorruptionError as error:
+            return Outcome(Verdict.CORRUPT, client, detail=str(error))
+        try:
+            if magic == JOIN:
+                return self._join(client, Join.from_bytes(data))
+            if magic == GRADS:
+                return self._grads(client, data)
+            unframe(data, magic, PROTOCOL)
+            return Outcome(Verdict.INVALID, client, detail=f"a {magic.decode()} message is not for servers")
+        except CorruptionError as error:
+            return Outcome(Verdict.CORRUPT, client, detail=str(error))
+        except ProtocolError as error:
+            return Outcome(Verdict.WRONG_RUN, client, detail=str(error))
+        except CovectorError as error:
+            return Outcome(Verdict.INVALID, client, detail=str(error))
 
     def _join(self, client: str, message: Join) -> Outcome:
         if message.run not in (self.header.id, bytes(8)):
@@ -237,7 +236,7 @@ class Server(ABC):
         settings = self.history.settings_of(grads.round, self._settings)
         if problem := misfit(self.header, grads, settings.step_units):
             return Outcome(Verdict.INVALID, client, grads.round, problem)
-        self._record(REPLY, struct.pack("<H", number) + data)
+        self._record(records.REPLY, records.reply_bytes(number, data))
         return self._accept(number, grads)
 
     def _timing(self, number: int, round: int) -> Verdict | None:
@@ -273,26 +272,25 @@ class Server(ABC):
             self.journal.append(kind, payload)
 
     def _replay(self, journal: Journal) -> None:
-        records = list(journal.records())
-        if not records:
-            journal.append(HEADER, self.header.to_bytes())
+        entries = list(journal.records())
+        if not entries:
+            journal.append(records.HEADER, self.header.to_bytes())
             return
-        kind, payload = records[0]
-        if kind != HEADER or payload != self.header.to_bytes():
+        kind, payload = entries[0]
+        if kind != records.HEADER or payload != self.header.to_bytes():
             raise MismatchError("the journal belongs to another run: its run header differs from this one")
-        for kind, payload in records[1:]:
+        for kind, payload in entries[1:]:
             self._replay_record(kind, payload)
 
     def _replay_record(self, kind: int, payload: bytes) -> None:
-        if kind == NAME:
+        if kind == records.NAME:
             self.roster.add(payload.decode())
-        elif kind == OPEN:
-            number, count = struct.unpack_from("<IH", payload)
-            self._opened(number, struct.unpack_from(f"<{count}H", payload, 6))
-        elif kind == REPLY:
-            (number,) = struct.unpack_from("<H", payload)
-            self._accept(number, Grads.from_bytes(payload[2:], self.header))
-        elif kind == COMMIT:
+        elif kind == records.OPEN:
+            self._opened(*records.read_open(payload))
+        elif kind == records.REPLY:
+            number, message = records.read_reply(payload)
+            self._accept(number, Grads.from_bytes(message, self.header))
+        elif kind == records.COMMIT:
             commit = Commit.from_bytes(payload, self.header)
             self._committed(commit, apply(self.ledger, commit, self.header))
         else:
