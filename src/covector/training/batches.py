@@ -120,7 +120,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def _is_stateful(batches: object) -> bool:
-    return all(callable(getattr(batches, name, None)) for name in ("state_dict", "load_state_dict"))
+    # accelerate's loaders have the methods in any case and say by this attribute whether they work
+    works = getattr(batches, "use_stateful_dataloader", True)
+    return works and all(callable(getattr(batches, name, None)) for name in ("state_dict", "load_state_dict"))
 
 
 def _samplers(batches: object) -> list[Any]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from covector.errors import ArgumentError
+from covector.errors import ArgumentError, CompositionError
 from covector.gradients import Gradient
 from covector.trees import Params, check_dense_real
 
-__all__ = ["CarrierSGD", "carried_norm"]
+__all__ = ["CarrierSGD", "carried_norm", "deposit", "innermost"]
 
 # numbers written out at a time to measure a norm
 _BLOCK = 1 << 20
@@ -25,9 +25,13 @@ class CarrierSGD(torch.optim.Optimizer):
     the parameters. Everything else is a ``torch.optim`` optimizer: learning-rate schedulers and ``state_dict`` work.
 
     Args:
-        params: the parameters by name, as in ``objective.params``.
+        params: the parameters by name, as in ``objective.params``; or groups, dictionaries whose ``"params"`` are
+            parameters by name.
         lr: step size.
         weight_decay: pull towards zero, in units of ``1 / lr`` a step.
+
+    Attributes:
+        norm: of the gradient when it was last clipped, or ``None``.
 
     Raises:
         ArgumentError: a negative or non-finite step size or weight decay.
@@ -40,13 +44,17 @@ class CarrierSGD(torch.optim.Optimizer):
     tensor([1., 1., 1., 1.])
     """
 
-    def __init__(self, params: Params, lr: float, weight_decay: float = 0.0) -> None:
-        check_dense_real(params)
+    def __init__(self, params: Params | list[dict[str, Any]], lr: float, weight_decay: float = 0.0) -> None:
+        groups = [{"params": params}] if isinstance(params, dict) else params
+        for group in groups:
+            check_dense_real(group["params"])
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             if not 0.0 <= value < math.inf:
                 raise ArgumentError(name, value, "a finite number of at least 0")
-        super().__init__(params.items(), {"lr": lr, "weight_decay": weight_decay})
+        listed = [{**group, "params": list(group["params"].items())} for group in groups]
+        super().__init__(listed, {"lr": lr, "weight_decay": weight_decay})
         self._gradient: Gradient | None = None
+        self.norm: float | None = None
 
     def receive(self, gradient: Gradient) -> None:
         """Add ``gradient`` to what the next step applies; the sum stays in the carrier."""
@@ -56,10 +64,10 @@ class CarrierSGD(torch.optim.Optimizer):
         """Scale what the next step applies to a norm of at most ``limit``; returns the norm it had."""
         if self._gradient is None:
             return 0.0
-        norm = carried_norm(self._gradient, self._named())
-        if norm > limit:
-            self._gradient = self._gradient * (limit / norm)
-        return norm
+        self.norm = carried_norm(self._gradient, self.named())
+        if self.norm > limit:
+            self._gradient = self._gradient * (limit / self.norm)
+        return self.norm
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -81,9 +89,45 @@ class CarrierSGD(torch.optim.Optimizer):
         self._gradient = None
         super().zero_grad(set_to_none)
 
-    def _named(self) -> Params:
+    def named(self) -> Params:
+        """The parameters of all groups by name."""
         groups: list[dict[str, Any]] = self.param_groups
         return {n: p for g in groups for n, p in zip(g["param_names"], g["params"], strict=True)}
+
+
+def innermost(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer inside the wrappers that accelerate and Lightning put around it.
+
+    >>> sgd = torch.optim.SGD([torch.zeros(1)], lr=1.0); innermost(sgd) is sgd
+    True
+    """
+    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = inner
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    return optimizer
+
+
+def deposit(gradient: Gradient, params: Params, optimizer: torch.optim.Optimizer) -> None:
+    """Add a gradient to what the optimizer will apply: in its carrier for :class:`CarrierSGD`, else to ``.grad``.
+
+    Raises:
+        CompositionError: a :class:`CarrierSGD` that knows the parameters by other names.
+
+    >>> from covector.gradients import Seeded
+    >>> params = {"w": torch.zeros(2)}
+    >>> deposit(Seeded([1], [2.0]), params, torch.optim.SGD(params.values(), lr=1.0)); params["w"].grad.abs()
+    tensor([2., 2.])
+    """
+    if isinstance(optimizer, CarrierSGD):
+        if odd := sorted(optimizer.named().keys() ^ params.keys()):
+            raise CompositionError(
+                f"CarrierSGD and the objective name different parameters: {odd[:4]}; use one dictionary"
+            )
+        optimizer.receive(gradient)
+        return
+    for name, dense in gradient.dense(params).items():
+        p = params[name]
+        p.grad = dense if p.grad is None else p.grad.add_(dense)
 
 
 @torch.no_grad()

@@ -13,9 +13,9 @@ from torch.nn.utils import clip_grad_norm_
 
 from covector import trees
 from covector.errors import ArgumentError, CompositionError, MismatchError
-from covector.gradients import Dense, Gradient, Subspace
+from covector.gradients import Gradient, Subspace
 from covector.objective import Objective
-from covector.training.carrier import CarrierSGD
+from covector.training.carrier import CarrierSGD, deposit, innermost
 from covector.trees import Params
 
 __all__ = ["CarrierStep", "OptimizerStep", "StepRule", "SubspaceStep", "step_rule"]
@@ -78,7 +78,7 @@ class CarrierStep(_WholeStep):
         self.optimizer: CarrierSGD = optimizer
 
     def apply(self, gradient: Gradient, clip_norm: float | None) -> float | None:
-        self.optimizer.receive(gradient)
+        deposit(gradient, self.params, self.optimizer)
         norm = None if clip_norm is None else self.optimizer.clip(clip_norm)
         self.optimizer.step()
         return norm
@@ -92,13 +92,11 @@ class OptimizerStep(_WholeStep):
         self.optimizer = optimizer
 
     def apply(self, gradient: Gradient, clip_norm: float | None) -> float | None:
-        written = gradient.params if isinstance(gradient, Dense) else gradient.dense(self.params)
-        for name, p in self.params.items():
-            p.grad = written[name].to(p.device, p.dtype)
+        self.optimizer.zero_grad()
+        deposit(gradient, self.params, self.optimizer)
         norm = None if clip_norm is None else float(clip_grad_norm_(self.params.values(), clip_norm))
         self.optimizer.step()
-        for p in self.params.values():
-            p.grad = None
+        self.optimizer.zero_grad()
         return norm
 
 
@@ -169,8 +167,8 @@ def step_rule(
         assert lr is not None
         return CarrierStep(objective.params, CarrierSGD(objective.params, lr))
     _check_tensors("optimizer", _tensors_of(optimizer), "objective", objective.params.values())
-    if isinstance(optimizer, CarrierSGD):
-        return CarrierStep(objective.params, optimizer)
+    if isinstance(inner := innermost(optimizer), CarrierSGD):
+        return CarrierStep(objective.params, inner)
     return OptimizerStep(objective.params, optimizer)
 
 
