@@ -101,7 +101,7 @@ def undo(file: FileArgument, model: ModelOption, out: OutOption) -> None:
     """
     patch = Patch.load(file)
     loaded, tokenizer = language.load_model(model)
-    params = dict(loaded.named_parameters())
+    params: trees.Params = dict(loaded.named_parameters())
     restored = patch.undo(params)
     same = trees.digest(restored) == patch.base
     trees.copy_(params, restored)
@@ -112,7 +112,7 @@ def undo(file: FileArgument, model: ModelOption, out: OutOption) -> None:
 
 def _write(patch: Patch, model: str, out: Path) -> None:
     loaded, tokenizer = language.load_model(model)
-    params = dict(loaded.named_parameters())
+    params: trees.Params = dict(loaded.named_parameters())
     patch.apply(params, out=params)
     language.save_model(loaded, tokenizer, out)
     console().print(f"model: {out}", soft_wrap=True)
