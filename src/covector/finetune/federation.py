@@ -43,12 +43,23 @@ class Federation:
         return list(self.train)
 
     def batches(self, client: str, batch_size: int, seed: int) -> list[dict[str, torch.Tensor]]:
-        """A client's training data as a list of batches in shuffled order; the last may be smaller."""
+        """A client's training data as a list of batches; the last may be smaller.
+
+        Texts are shuffled, and sorted by length only within windows of eight batches, so that batches hold
+        little padding; in which order batches are used is up to the client.
+        """
         examples = self.train[client]
         keys = uniform(derive(seed, "federation", client), len(examples), stream=Stream.BATCHES)
         order = torch.argsort(keys, stable=True).tolist()
-        parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        window = 8 * batch_size
+        windows = [order[i : i + window] for i in range(0, len(order), window)]
+        ordered = [i for part in windows for i in sorted(part, key=lambda i: _length(examples[i]))]
+        parts = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
         return [self.task.collate([examples[i] for i in part]) for part in parts]
+
+
+def _length(example: dict[str, Any]) -> int:
+    return sum(len(value) for value in example.values() if isinstance(value, str))
 
 
 def gather(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Federation:
