@@ -18,14 +18,25 @@ from covector.gradients.patch import Patch
 __all__ = ["app"]
 
 app = typer.Typer(
-    no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode="rich",
-    help="Patches: a few KB that reproduce a fine-tuned model from its base, bit for bit.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 ModelOption = Annotated[str, typer.Option(help="Catalog name or folder of the base model.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder the model is written to.", metavar="DIR")]
 FileOption = Annotated[Path, typer.Option("--out", help="File the patch is written to.", metavar="FILE")]
 FileArgument = Annotated[Path, typer.Argument(help="A .patch file.", exists=True, dir_okay=False)]
+
+
+@app.callback()
+def patch_command() -> None:
+    """Patches: a few KB that reproduce a fine-tuned model from its base, bit for bit.
+
+    [bold]Examples[/bold]
+      covector patch info runs/finetune/model.patch
+      covector patch apply runs/finetune/model.patch --model smollm2-135m-instruct --out tuned
+    """
 
 
 @app.command()
