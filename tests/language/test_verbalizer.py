@@ -128,6 +128,19 @@ def test_evaluation_keeps_every_modules_mode(task, model, labeled):
     assert [module.training for module in model.modules()] == modes
 
 
+def test_predictions_are_those_of_evaluation_mode(task, model, labeled):
+    expected = task.predictions(model, labeled)
+    model.config.attention_dropout = 0.5
+    for module in model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+    model.train()
+    batch = task.collate(labeled)
+    assert not torch.equal(task.objective(model)(batch), task.objective(model)(batch))
+    assert task.predictions(model, labeled) == expected
+    assert model.training
+
+
 def test_scoring_other_parameters_leaves_the_model_alone(task, model, labeled):
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     params = {name: p * 1.5 for name, p in before.items()}

@@ -14,6 +14,7 @@ from covector.language.tasks import (
     VerbalizerTask,
     task_for,
 )
+from covector.language.tiny import tiny_model
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -41,4 +42,5 @@ __all__ = [
     "shape_of",
     "split",
     "task_for",
+    "tiny_model",
 ]

@@ -29,6 +29,16 @@ class Batches(Iterator[Batch]):
         bucket: 1 shuffles freely. A larger number sorts windows of ``bucket * batch_size`` shuffled examples
             by length before cutting them into batches, in shuffled order: less padding, so faster steps, but
             batches of similar length.
+
+    >>> from covector.language import CausalTask, tiny_model
+    >>> _, tokenizer = tiny_model("a b c d e f")
+    >>> task = CausalTask(tokenizer, max_length=2, pack=False)
+    >>> batches = task.batches([{"text": "a b"}, {"text": "c d"}, {"text": "e f"}], batch_size=1, seed=0)
+    >>> state = batches.state_dict()
+    >>> first = next(batches)["input_ids"]
+    >>> batches.load_state_dict(state)
+    >>> torch.equal(next(batches)["input_ids"], first)
+    True
     """
 
     def __init__(

@@ -48,11 +48,11 @@ def read_jsonl(path: str | Path, shape: Shape | None = None) -> list[Example]:
         DataError: names the line, the keys seen there and what would work.
 
     >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile("w+", suffix=".jsonl") as file:
-    ...     _ = file.write('{"text": "It rains.", "label": 0}')
-    ...     file.flush()
-    ...     read_jsonl(file.name)
-    [{'text': 'It rains.', 'label': 0}]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "reviews.jsonl"
+    ...     _ = file.write_text('{"text": "a fine film", "label": 1, "domain": "movies"}')
+    ...     read_jsonl(file)
+    [{'text': 'a fine film', 'label': 1, 'domain': 'movies'}]
     """
     file = Path(path)
     if shape is not None and shape not in get_args(Shape):
@@ -123,7 +123,12 @@ def by_field(examples: Iterable[Example], field: str, clients: Sequence[str] | N
 
 
 class Splits(NamedTuple):
-    """Three disjoint lists of examples."""
+    """Three disjoint lists of examples.
+
+    >>> train, validation, test = split([{"text": str(i)} for i in range(10)])
+    >>> len(train)
+    7
+    """
 
     train: list[Example]
     validation: list[Example]

@@ -9,6 +9,7 @@ import torch
 
 from covector.errors import ArgumentError
 from covector.language.encoding import Encoder, pad_rows
+from covector.language.modes import evaluating, seeded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,6 +37,11 @@ def generate(
         temperature: 0 takes the likeliest token each time; above 0 samples.
         seed: of the sampling; torch's global generator is left as it was.
         batch_size: prompts at a time.
+
+    >>> from covector.language import tiny_model
+    >>> model, tokenizer = tiny_model("one two three")
+    >>> len(generate(model, tokenizer, ["one", "one two"], max_new_tokens=3))
+    2
     """
     if max_new_tokens < 1:
         raise ArgumentError("max_new_tokens", max_new_tokens, "a whole number of at least 1")
@@ -46,17 +52,12 @@ def generate(
     empty = [number for number, row in enumerate(rows) if not row]
     if empty:
         raise ArgumentError("prompts", prompts[empty[0]], "a text of at least one token")
-    training = model.training
-    model.eval()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        texts = [
+    with evaluating(model), seeded(seed, next(model.parameters()).device):
+        return [
             text
             for start in range(0, len(rows), batch_size)
             for text in _one_batch(model, tokenizer, rows[start : start + batch_size], max_new_tokens, temperature)
         ]
-    model.train(training)
-    return texts
 
 
 def _one_batch(

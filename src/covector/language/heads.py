@@ -88,6 +88,13 @@ class VerbalizerHead(_Head):
         model: a Hugging Face causal language model, or a PEFT model around one.
         token_ids: the tokens, one a class.
         padding: the side on which batches are padded.
+
+    >>> from covector.language import tiny_model
+    >>> model, tokenizer = tiny_model("it was great terrible")
+    >>> ids = torch.tensor([tokenizer("it was").input_ids])
+    >>> logits = VerbalizerHead(model, tokenizer("great terrible").input_ids)(ids, torch.ones_like(ids))
+    >>> torch.allclose(logits, model(ids).logits[:, -1, 6:8], atol=1e-5)
+    True
     """
 
     token_ids: Tensor
@@ -125,6 +132,13 @@ class TokenHead(_Head):
         select: ``True`` computes logits only where the next position has a label and gives ``[T, V]``;
             ``False`` computes all and gives ``[B, L - 1, V]``, for text without padding (and for ``vmap``,
             where the number of labels may not decide a shape).
+
+    >>> from covector.language import tiny_model
+    >>> model, tokenizer = tiny_model("it was great")
+    >>> ids = torch.tensor([tokenizer("it was great").input_ids])
+    >>> labels = torch.tensor([[-100, -100, 6]])  # only the last word is predicted
+    >>> TokenHead(model)(ids, torch.ones_like(ids), labels).shape
+    torch.Size([1, 7])
     """
 
     def __init__(self, model: nn.Module, padding: Padding = "right", select: bool = True) -> None:

@@ -20,7 +20,11 @@ _CHUNK = 1 << 22
 
 
 class Interval(NamedTuple):
-    """A confidence interval."""
+    """A confidence interval.
+
+    >>> Interval(0.25, 0.75).low
+    0.25
+    """
 
     low: float
     high: float

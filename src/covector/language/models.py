@@ -90,6 +90,14 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
     Returns:
         The folder.
+
+    >>> import tempfile
+    >>> from covector.language import tiny_model
+    >>> model, tokenizer = tiny_model("it was great")
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     again, _ = load_model(save_model(model, tokenizer, Path(parent) / "model"))
+    >>> torch.equal(again.lm_head.weight, model.lm_head.weight)
+    True
     """
     target = Path(folder)
     if target.exists() and not target.is_dir():

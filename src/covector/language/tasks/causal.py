@@ -33,6 +33,12 @@ class CausalTask(TokenizedTask):
             lost or padded, except in the last block, and an item is a block. ``False`` makes each text one
             item, cut at ``max_length`` and padded.
         padding: side on which a batch is padded.
+
+    >>> from covector.language import tiny_model
+    >>> model, tokenizer = tiny_model("one two three")
+    >>> task = CausalTask(tokenizer, max_length=4)
+    >>> tokenizer.batch_decode(task.collate([{"text": "one two"}, {"text": "three one"}])["input_ids"])
+    ['one two [EOS] three', 'one [EOS] [PAD] [PAD]']
     """
 
     metric: ClassVar[Metric] = "perplexity"

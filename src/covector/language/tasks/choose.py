@@ -30,5 +30,10 @@ def task_for(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, **
         examples: at least one, all of one shape.
         tokenizer: the model's tokenizer.
         options: passed on to :class:`CausalTask`, :class:`CompletionTask` or :class:`VerbalizerTask`.
+
+    >>> from covector.language import tiny_model
+    >>> _, tokenizer = tiny_model("one two")
+    >>> type(task_for([{"prompt": "one", "completion": "two"}], tokenizer)).__name__
+    'CompletionTask'
     """
     return _TASKS[shape_of(examples)](tokenizer, **options)

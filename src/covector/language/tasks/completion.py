@@ -36,6 +36,11 @@ class CompletionTask(TokenizedTask):
         end: whether the completion is followed by the end token, so that the model learns to stop. An end
             token that was cut off with the end of a completion is no label.
         padding: side on which a batch is padded.
+
+    >>> from covector.language import tiny_model
+    >>> model, tokenizer = tiny_model("one two three")
+    >>> CompletionTask(tokenizer).collate([{"prompt": "one two", "completion": "three"}])["labels"].tolist()
+    [[-100, -100, 6, 3]]
     """
 
     metric: ClassVar[Metric] = "perplexity"

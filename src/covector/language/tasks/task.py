@@ -16,6 +16,7 @@ from covector.language.encoding import IGNORED, Batch, Encoded, Padding, pad_row
 from covector.language.examples import Example
 from covector.language.heads import PREFIX
 from covector.language.metrics import Metric, Scores
+from covector.language.modes import evaluating
 from covector.objective import Objective
 from covector.trees import Params
 
@@ -29,7 +30,12 @@ Trainable = Iterable[str] | Callable[[str], bool] | None
 
 @runtime_checkable
 class Task(Protocol):
-    """What training and evaluation need to know about a task; see :class:`TokenizedTask` for the meaning."""
+    """What training and evaluation need to know about a task; see :class:`TokenizedTask` for the meaning.
+
+    >>> from covector.language import CausalTask, tiny_model
+    >>> isinstance(CausalTask(tiny_model("one two")[1]), Task)
+    True
+    """
 
     metric: ClassVar[Metric]
 
@@ -62,6 +68,11 @@ class TokenizedTask(abc.ABC):
         tokenizer: the model's tokenizer, with a padding token.
         max_length: most tokens of an example.
         padding: side on which a batch is padded; the loss does not depend on it.
+
+    >>> from covector.language import CausalTask, tiny_model
+    >>> batch = CausalTask(tiny_model("a b c")[1], pack=False).collate([{"text": "a b c"}, {"text": "a b"}])
+    >>> batch["attention_mask"].tolist()
+    [[1, 1, 1], [1, 1, 0]]
     """
 
     metric: ClassVar[Metric]
@@ -153,16 +164,11 @@ class TokenizedTask(abc.ABC):
             if params is None
             else partial(Objective(head, self.loss, trainable=params, prefix=PREFIX).outputs, params=params)
         )
-        modes = [(module, module.training) for module in head.modules()]
-        head.eval()
-        try:
+        with evaluating(head):
             for chosen in _by_length(items, batch_size):
                 batch = self.pad([items[index] for index in chosen])
                 scored = self.score(outputs(batch), batch)
                 columns[:, chosen] = torch.stack([part.double().cpu() for part in scored])
-        finally:
-            for module, training in modes:
-                module.training = training
         return Scores(columns[0], columns[1], columns[2], self.metric)
 
 

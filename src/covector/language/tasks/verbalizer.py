@@ -19,6 +19,7 @@ from covector.language.encoding import Batch, Encoded, Encoder, Padding, plain_i
 from covector.language.examples import Example
 from covector.language.heads import VerbalizerHead
 from covector.language.metrics import Metric
+from covector.language.modes import evaluating
 from covector.language.tasks.task import TokenizedTask
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ class VerbalizerTask(TokenizedTask):
     Raises:
         ArgumentError: fewer than two verbalizers, two that share a token, or one that is not a single token
             (the message names its tokens).
+
+    >>> from covector.language import tiny_model
+    >>> model, tokenizer = tiny_model("a dull film It was great terrible")
+    >>> task = VerbalizerTask(tokenizer)
+    >>> objective = task.objective(model)
+    >>> objective.outputs(task.collate([{"text": "a dull film", "label": 0}])).shape
+    torch.Size([1, 2])
     """
 
     metric: ClassVar[Metric] = "accuracy"
@@ -89,7 +97,8 @@ class VerbalizerTask(TokenizedTask):
         rows: list[dict[str, Any]] = []
         for start in range(0, len(examples), batch_size):
             part = examples[start : start + batch_size]
-            probabilities = head(**self.collate(part)).softmax(1)
+            with evaluating(head):
+                probabilities = head(**self.collate(part)).softmax(1)
             for example, classes in zip(part, probabilities.tolist(), strict=True):
                 best = max(range(len(classes)), key=classes.__getitem__)
                 known = dict(zip(self.labels, classes, strict=True))
