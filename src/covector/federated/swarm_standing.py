@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from covector.errors import ArgumentError
@@ -69,6 +70,7 @@ class Standing:
         self.diverged = False
         self.stranded = False
         self.leaving = False
+        self.on_close: list[Callable[[], None]] = []
         self._log_bytes = log_bytes
         self._scale = header.scale_exponent
         self._outbox: list[Letter] = []
@@ -139,6 +141,8 @@ class Standing:
             self.view.drop(missing, self.samples)
             self.view.change(contributions, now)
             self.view.waits_since = now
+            for listener in self.on_close:
+                listener()
             if self.ended:
                 self._reported = float("-inf")
             self.replica.forget([*self.view.clocks(), self.replica.clock], self._log_bytes)

@@ -10,6 +10,7 @@ from covector import trees
 from covector.errors import ArgumentError
 from covector.estimators import slope_central
 from covector.federated.swarm import Peer
+from covector.gradients import Gradient
 from covector.objective import Batch, Objective
 
 __all__ = ["Worker", "exchange"]
@@ -61,15 +62,19 @@ class Worker:
         self._shown = digest
         return True
 
-    def measure(self, batches: Sequence[Batch]) -> tuple[float, list[float]]:
+    def measure(self, batches: Sequence[Batch], directions: Sequence[Gradient] = ()) -> tuple[float, list[float]]:
         """Mean loss and the slopes, one batch for each of the peer's samples; the parameters are only read.
+
+        Args:
+            batches: one a sample.
+            directions: those of the peer by default; given where the peer may move on meanwhile in another thread.
 
         Raises:
             ArgumentError: not one batch a sample.
         """
         if len(batches) != self.peer.samples:
             raise ArgumentError("batches", f"{len(batches)} of them", f"{self.peer.samples}, one a sample")
-        directions = self.peer.directions()
+        directions = directions or self.peer.directions()
         eps = self.peer.header.eps
         pairs = [slope_central(self.objective, batch, z, eps) for batch, z in zip(batches, directions, strict=True)]
         return statistics.fmean(loss for loss, _ in pairs), [slope for _, slope in pairs]
