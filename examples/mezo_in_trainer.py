@@ -29,9 +29,8 @@ def mezo(model, train_set, eval_set, collator, steps, lr, out):
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     after = trainer.evaluate()["eval_loss"]
-    print(
-        f"{steps} steps, {sum(p.numel() for p in model.parameters()):,} parameters, no .grad: loss {before:.4f} -> {after:.4f}"
-    )
+    size = sum(p.numel() for p in model.parameters())
+    print(f"{steps} steps, {size:,} parameters, no .grad: loss {before:.4f} -> {after:.4f}")
     return before, after
 
 
