@@ -75,7 +75,7 @@ $(VENV)/.run: $(INPUTS) $(VENV)/.torch
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what the tests need"
-	@$(PIP) -e '.[language,data,federated,tensorboard,dev]'
+	@$(PIP) -e '.[language,data,federated,tensorboard,lightning,dev]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run

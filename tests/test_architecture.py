@@ -31,7 +31,19 @@ MAX_BYTES = 20_000
 LARGE_FILES: dict[str, str] = {}
 
 # What a first `import covector` must not pay for.
-HEAVY = ["transformers", "flwr", "numba", "triton", "matplotlib", "typer", "sklearn", "peft", "gguf", "tensorboard"]
+HEAVY = [
+    "transformers",
+    "flwr",
+    "numba",
+    "triton",
+    "matplotlib",
+    "typer",
+    "sklearn",
+    "peft",
+    "gguf",
+    "tensorboard",
+    "lightning",
+]
 
 # Public names without an example of their own, by reason.
 EXEMPT: dict[str, list[str]] = {

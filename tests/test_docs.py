@@ -64,7 +64,7 @@ def check_what_the_page_defines(namespace: dict[str, object], out: Path) -> None
     """A page that shows a test, a docstring's example or a paper's experiment shows one that works."""
     mine = {name: v for name, v in namespace.items() if getattr(v, "__module__", "") == "__docs__"}
     for name, value in mine.items():
-        for example in doctest.DocTestFinder().find(value, name, globs=dict(namespace)):
+        for example in doctest.DocTestFinder().find(value, name, module=False, globs=dict(namespace)):
             assert doctest.DocTestRunner(verbose=False).run(example).failed == 0, example.name
         if name.startswith("test_") and callable(value):
             value()

@@ -20,6 +20,7 @@ EXTRAS = {
     "data": ("rdata",),
     "federated": ("flwr", "dp_accounting"),
     "tensorboard": ("tensorboard",),
+    "lightning": ("lightning",),
     "bench": ("psutil",),
 }
 
