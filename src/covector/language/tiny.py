@@ -6,6 +6,9 @@ whatever runs on it runs on a large one.
 
 from __future__ import annotations
 
+import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -72,17 +75,25 @@ def tiny_model(
 
 
 def _word_tokenizer(text: str) -> PreTrainedTokenizerBase:
-    from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = list(dict.fromkeys([*_SPECIAL, *text.split()]))
-    inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        bos_token="[BOS]",
-        eos_token="[EOS]",
-        chat_template=_CHAT,
-    )
+    words = dict.fromkeys([*_SPECIAL, *text.split()])
+    layout = {
+        "model": {
+            "type": "WordLevel",
+            "vocab": {word: number for number, word in enumerate(words)},
+            "unk_token": "[UNK]",
+        },
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "tokenizer.json"
+        file.write_text(json.dumps(layout), encoding="utf-8")
+        return PreTrainedTokenizerFast(
+            tokenizer_file=str(file),
+            pad_token="[PAD]",
+            unk_token="[UNK]",
+            bos_token="[BOS]",
+            eos_token="[EOS]",
+            chat_template=_CHAT,
+        )
