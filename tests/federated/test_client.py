@@ -208,3 +208,42 @@ def test_answers_carry_the_mean_loss(federation):
     trees.copy_(made.replica.objective.params, made.replica.theta0)
     plain = made.replica.objective(made.clients["client-0"].batches[0]).item()
     assert abs(grads.loss - plain) < 0.3
+
+
+def test_clients_given_one_objective_share_its_replica(federation):
+    objective = federation().replica.objective
+    one, other = KSeedClient(objective, []), KSeedClient(objective, [])
+    assert one.replica is other.replica
+
+
+def test_examples_are_counted_when_the_run_weighs_by_them(federation):
+    made = federation("compact", weighting="examples")
+    messages = made.server.open_round(list(made.clients))
+    sent = [Grads.from_bytes(made.clients[n].handle(m), made.header) for n, m in messages.items()]
+    assert [(grads.examples, grads.batches) for grads in sent] == [(6, 1), (12, 1), (18, 1)]
+
+
+def test_dropout_is_a_function_of_run_round_and_client(federation):
+    def answer(noise):
+        made = federation("faithful", clients=1)
+        made.replica.objective.module.insert(1, torch.nn.Dropout(0.5))
+        made.replica.objective.module.train()
+        torch.manual_seed(noise)
+        (message,) = made.server.open_round(["client-0"]).values()
+        before = torch.get_rng_state()
+        data = made.clients["client-0"].handle(message)
+        assert torch.equal(torch.get_rng_state(), before)
+        return data
+
+    assert answer(1) == answer(2)
+
+
+def test_a_client_all_of_whose_steps_are_skipped_is_accepted(federation, kind):
+    made = federation(kind) if kind == "sketch" else federation(kind, grad_clip=1e-30)
+    if kind == "sketch":
+        made.replica.objective.loss = lambda outputs, targets: outputs.sum() * float("nan")
+    before = made.header.ledger().digest()
+    for name, message in made.server.open_round(list(made.clients)).items():
+        assert made.server.receive(name, made.clients[name].handle(message)).accepted
+    made.server.close_round()
+    assert made.server.ledger.digest() == before

@@ -199,7 +199,7 @@ def test_bytes_before_a_scale_is_known_are_refused(federation):
 def test_numbers_and_batches_must_agree(federation):
     made = federation("compact")
     made.server.open_round(["client-0"])
-    for batches, count in ((0, 4), (3, 0)):
+    for batches, count in ((0, 4), (3, 0), (0, 1)):
         grads = Grads(1, 0, 0, batches, 0.0, Payload(Kind.SCALARS, torch.ones(count)))
         assert made.server.receive("client-0", grads.to_bytes(made.header)).verdict is Verdict.INVALID
 

@@ -6,7 +6,7 @@ import pytest
 
 from covector import SeedPool
 from covector.errors import CorruptionError, MismatchError
-from covector.federated import Commit, KSeedServer, RunHeader, Verdict, run
+from covector.federated import Commit, KSeedServer, RunHeader, Screen, Verdict, run
 from covector.federated.records import COMMIT, REPLY
 from covector.gradients.journal import Journal
 
@@ -167,6 +167,19 @@ def test_a_full_disk_leaves_the_server_as_it_was(federation, tmp_path, monkeypat
         end = fingerprint(made.server)
     with Journal(tmp_path / "j") as journal:
         assert fingerprint(made.resumed(journal)) == end
+
+
+def test_the_report_survives_a_resume(federation, kind, tmp_path):
+    with Journal(tmp_path / "j", fsync="never") as journal:
+        made = federation(kind, journal=journal, server={"screen": Screen(bound=1.5)})
+        run(made.server, made.clients, 2)
+        down = made.server.open_round(list(made.clients))
+        made.server.receive("client-0", made.clients["client-0"].handle(down["client-0"]))
+        made.server.close_round()
+    lines = [str(event) for event in made.server.report]
+    assert {Verdict.VANISHED, Verdict.ABSURD} <= {event.verdict for event in made.server.report}
+    with Journal(tmp_path / "j", fsync="never") as journal:
+        assert [str(event) for event in made.resumed(journal, screen=Screen(bound=1.5)).report] == lines
 
 
 def test_another_run_is_refused_and_the_journal_kept(federation, tmp_path):

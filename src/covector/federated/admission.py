@@ -27,9 +27,9 @@ def misfit(header: RunHeader, grads: Grads, step_units: int) -> str | None:
     """
     payload = grads.payload
     count = payload.numbers.numel()
-    if (grads.batches == 0) != (count == 0):
-        return f"{count} numbers from {grads.batches} batches"
-    if count == 0:
+    if grads.batches == 0 and count:
+        return f"{count} numbers from no batches"
+    if count == 0 and (grads.batches == 0 or header.ids == "explicit"):
         return None
     if payload.kind in DENSE:
         if header.method != "sketch":

@@ -11,7 +11,7 @@ import torch
 
 from covector.errors import CorruptionError, MismatchError, ProtocolError
 from covector.federated.batches import Batches, batch_index
-from covector.federated.commit import Settings, apply
+from covector.federated.commit import Settings
 from covector.federated.header import RunHeader
 from covector.federated.messages import Grads, Join, Round, check_version
 from covector.federated.payloads import Kind, Payload
@@ -20,6 +20,7 @@ from covector.federated.replica import Replica
 from covector.gradients import Ledger
 from covector.gradients.framing import Reader, frame, unframe
 from covector.objective import Batch, Objective
+from covector.random import derive
 
 __all__ = ["Client"]
 
@@ -33,7 +34,7 @@ class Client(ABC):
         objective: the loss and the live parameters, or a :class:`Replica` shared with other clients.
         batches: this client's data, a sequence of batches; may be empty.
         header: the run, if known; else the first message brings it.
-        examples: number of examples behind the batches, for ``weighting="examples"``.
+        examples: number of examples behind the batches, for ``weighting="examples"``; 0 counts them when needed.
         privacy: noise added to every number before it is used or sent.
     """
 
@@ -47,7 +48,7 @@ class Client(ABC):
         examples: int = 0,
         privacy: GaussianNoise | None = None,
     ) -> None:
-        self.replica = objective if isinstance(objective, Replica) else Replica(objective)
+        self.replica = objective if isinstance(objective, Replica) else Replica.of(objective)
         self.objective = self.replica.objective
         self.batches = batches
         self.examples = examples
@@ -151,7 +152,7 @@ class Client(ABC):
                     return None
                 commit = replace(commit, settings=replace(commit.settings, table=self._settings.table))
             try:
-                ledger, have = apply(ledger, commit, header), number
+                ledger, have = self.replica.after(ledger, commit, header), number
             except MismatchError:  # this client's state is not the server's: ask for a snapshot
                 return None
         return ledger if have == before else None
@@ -163,11 +164,18 @@ class Client(ABC):
     def _answer(self, header: RunHeader, settings: Settings, client: int) -> Grads:
         if len(self.batches) == 0:
             return Grads(settings.round, client, 0, 0, math.nan, Payload(Kind.SCALARS, torch.zeros(0)))
-        payload, loss = self.work(header, settings, client)
+        with torch.random.fork_rng(devices=[]):  # dropout, too, is a function of run, round and client
+            torch.default_generator.manual_seed(derive(header.key, "dropout", settings.round, client) & (2**63 - 1))
+            payload, loss = self.work(header, settings, client)
         # only what the run uses leaves: no sizes where clients weigh the same, no exact loss beside noised numbers
         batches = len(self.batches) if header.weighting == "batches" else 1
-        examples = self.examples if header.weighting == "examples" else 0
+        examples = self._count_examples() if header.weighting == "examples" else 0
         return Grads(settings.round, client, examples, batches, math.nan if self.privacy else loss, payload)
+
+    def _count_examples(self) -> int:
+        if self.examples == 0:
+            self.examples = sum(self.objective.size(self.batches[i]) for i in range(len(self.batches)))
+        return self.examples
 
     @abstractmethod
     def work(self, header: RunHeader, settings: Settings, client: int) -> tuple[Payload, float]:

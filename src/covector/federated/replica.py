@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from weakref import WeakValueDictionary
+
 import torch
 
 from covector import trees
+from covector.federated.commit import Commit, apply
+from covector.federated.header import RunHeader
 from covector.gradients import Ledger, SeedPool
 from covector.objective import Objective
 from covector.trees import Params
 
 __all__ = ["Replica"]
+
+# ledgers of recent commits, by digest: what one client has applied and checked, the next one need not
+_REMEMBERED = 8
 
 
 class Replica:
@@ -41,6 +49,21 @@ class Replica:
         self._start: Params | None = None
         self._start_digest: str | None = None
         self._base_digest: str | None = None
+        self._ledgers: OrderedDict[str, Ledger] = OrderedDict()
+
+    @classmethod
+    def of(cls, objective: Objective) -> Replica:
+        """The replica of an objective, the same one as long as anybody uses it: two would overwrite each other.
+
+        >>> objective = Objective.from_function(lambda p, b: p["x"].sum(), {"x": torch.ones(1)})
+        >>> mine = Replica.of(objective)
+        >>> Replica.of(objective) is mine
+        True
+        """
+        held = _SHARED.get(id(objective))
+        if held is None:
+            held = _SHARED[id(objective)] = cls(objective)
+        return held
 
     @property
     def base_digest(self) -> str:
@@ -73,6 +96,15 @@ class Replica:
                 trees.copy_(self._start, self.objective.params)
             self._start_digest = digest
 
+    def after(self, ledger: Ledger, commit: Commit, header: RunHeader) -> Ledger:
+        """:func:`~covector.federated.commit.apply`, done once for all clients that share this replica."""
+        known = self._ledgers.get(commit.digest)
+        if known is None or known.digest() != commit.digest:
+            known = self._ledgers[commit.digest] = apply(ledger, commit, header)
+            if len(self._ledgers) > _REMEMBERED:
+                self._ledgers.popitem(last=False)
+        return known
+
     def moved(self) -> None:
         """Say that the live parameters were changed by local steps and no longer show a ledger."""
         self._digest = None
@@ -81,3 +113,7 @@ class Replica:
         """Show a local ledger without keeping it as a start."""
         ledger.materialize(self.theta0, out=self.objective.params)
         self._digest = None
+
+
+# a replica keeps its objective alive, so an id here is never that of another objective
+_SHARED: WeakValueDictionary[int, Replica] = WeakValueDictionary()

@@ -29,6 +29,10 @@ from covector.random import derive, sample_without_replacement
 __all__ = ["Server"]
 
 
+# a client that floods the server with nonsense must not fill its memory
+REPORT_LINES = 1 << 16
+
+
 class Server(ABC):
     """Rounds, roster, judgement of replies, journal. Subclasses say how replies become a commit.
 
@@ -101,7 +105,7 @@ class Server(ABC):
             clients: names of the clients that can be reached now.
 
         Raises:
-            ArgumentError: no clients, or more than 65535 in all.
+            ArgumentError: no clients, or more than 65536 in all.
         """
         if self.opened is None:
             self._open(clients)
@@ -156,14 +160,24 @@ class Server(ABC):
         """
         if self.opened is None or self._settings is None:
             raise ProtocolError("no round is open; call open_round first")
+        lines = len(self.report)
+        try:
+            commit, after = sealed(self.ledger, self._draft(), self.header)
+            data = commit.to_bytes(self.header)
+            self._record(records.COMMIT, data)
+        except BaseException:
+            del self.report[lines:]
+            raise
+        self._committed(commit, after)
+        return data
+
+    def _draft(self) -> Commit:
+        assert self.opened is not None
+        assert self._settings is not None
         for number in self.opened:
             if number not in self.pending:
                 self._note(self.roster.name(number), Verdict.VANISHED)
-        commit, after = sealed(self.ledger, self._combine(self._settings, *self._replies()), self.header)
-        data = commit.to_bytes(self.header)
-        self._record(records.COMMIT, data)
-        self._committed(commit, after)
-        return data
+        return self._combine(self._settings, *self._replies())
 
     def _replies(self) -> tuple[dict[int, Grads], dict[tuple[int, int], Grads]]:
         """What is pending, on time and late, in an order that does not depend on arrival."""
@@ -179,7 +193,10 @@ class Server(ABC):
 
     @abstractmethod
     def _combine(self, settings: Settings, replies: dict[int, Grads], late: dict[tuple[int, int], Grads]) -> Commit:
-        """The commit of these replies, its digest still empty; must not change the server except its report."""
+        """The commit of these replies, its digest still empty; what it changes in the server is only its report.
+
+        It is called again for every commit of a journal, before :meth:`_absorb`.
+        """
 
     @abstractmethod
     def _absorb(self, commit: Commit, replies: dict[int, Grads], late: dict[tuple[int, int], Grads]) -> None:
@@ -260,8 +277,9 @@ class Server(ABC):
         self.roster.heard(number, grads.round)
         if grads.round == self.round + 1:
             self.pending[number] = kept
-            empty = grads.payload.numbers.numel() == 0
-            return Outcome(Verdict.EMPTY if empty else Verdict.ACCEPTED, name, grads.round)
+            return Outcome(Verdict.ACCEPTED if grads.batches else Verdict.EMPTY, name, grads.round)
+        if kept.batches == 0:
+            return Outcome(Verdict.EMPTY, name, grads.round)
         self.late_pending[(number, grads.round)] = kept
         return Outcome(Verdict.LATE, name, grads.round, f"{self.round - grads.round + 1} rounds")
 
@@ -292,10 +310,12 @@ class Server(ABC):
             self._accept(number, Grads.from_bytes(message, self.header))
         elif kind == records.COMMIT:
             commit = Commit.from_bytes(payload, self.header)
+            self._draft()  # for the report and the moments; what counts is the commit that was journaled
             self._committed(commit, apply(self.ledger, commit, self.header))
         else:
             raise CorruptionError(f"the journal holds a record of unknown kind {kind}")
 
     def _note(self, client: str, verdict: Verdict, detail: str = "", round: int | None = None) -> None:
         number = round if round is not None else self.round + (self.opened is not None)
-        self.report.append(Event(number, client, verdict, detail))
+        if len(self.report) < REPORT_LINES:
+            self.report.append(Event(number, client, verdict, detail))

@@ -57,7 +57,7 @@ class SketchServer(Server):
         super().__init__(header, *args, **options)  # type: ignore[arg-type]
 
     def _combine(self, settings: Settings, replies: dict[int, Grads], late: dict[tuple[int, int], Grads]) -> Commit:
-        weights, gradient = self._average(settings, replies, late, quiet=False)
+        weights, gradient = self._average(settings, replies, late)
         entries = tuple(Entry(number, weight, None) for number, weight in weights.items())
         if gradient is None:
             return Commit(settings, entries, None, "00" * 32)
@@ -67,13 +67,8 @@ class SketchServer(Server):
 
     def _absorb(self, commit: Commit, replies: dict[int, Grads], late: dict[tuple[int, int], Grads]) -> None:
         settings = commit.settings
-        if commit.displacement is not None:
-            if self._next is None or self._next[0] != settings.round:
-                _, gradient = self._average(settings, replies, late, quiet=True)
-                if gradient is not None:
-                    self._next = settings.round, direction(self.header, self.moments, gradient)[1]
-            if self._next is not None:
-                self.moments = self._next[1]
+        if self._next is not None and self._next[0] == settings.round:
+            self.moments = self._next[1]
         self._next = None
         sent = [r.payload for r in replies.values() if r.payload.numbers.numel()]
         slopes = [scalars(self.header, settings, p)[is_step(p)] for p in sent if p.kind not in DENSE]
@@ -84,16 +79,16 @@ class SketchServer(Server):
             self.norms.observe(torch.stack(norms))
 
     def _average(
-        self, settings: Settings, replies: dict[int, Grads], late: dict[tuple[int, int], Grads], quiet: bool
+        self, settings: Settings, replies: dict[int, Grads], late: dict[tuple[int, int], Grads]
     ) -> tuple[dict[int, int], Tensor | None]:
         """``(weight of each client, averaged gradient)``."""
         on_time = {n: r for n, r in replies.items() if r.payload.numbers.numel()}
         weights = dict(zip(on_time, fixed_point(counts_of(self.header, list(on_time.values()))), strict=True))
-        vectors = self._vectors(settings, on_time, quiet)
+        vectors = self._vectors(settings, on_time)
         terms = [(weights[n], vector) for n, vector in vectors.items()]
         for (number, origin), reply in late.items():
             past = self.history.settings_of(origin, None)
-            ((_, vector),) = self._vectors(past, {number: reply}, quiet).items()
+            ((_, vector),) = self._vectors(past, {number: reply}).items()
             share = (1 << 16) // max(1, len(on_time) + len(late))
             terms.append((share >> (settings.round - origin), vector))
         total = sum(weight for weight, _ in terms)
@@ -106,7 +101,7 @@ class SketchServer(Server):
             average += vector * weight
         return weights, average / total
 
-    def _vectors(self, settings: Settings, replies: dict[int, Grads], quiet: bool) -> dict[int, Tensor]:
+    def _vectors(self, settings: Settings, replies: dict[int, Grads]) -> dict[int, Tensor]:
         """Each client's estimate of the derivative by x, screened."""
         header, vectors = self.header, {}
         slopes = {n: scalars(header, settings, r.payload) for n, r in replies.items() if r.payload.kind not in DENSE}
@@ -124,7 +119,7 @@ class SketchServer(Server):
                 count = int(factor_ < 1.0)
                 factor_ = 0.0 if count and self.screen.policy == "drop" else factor_
                 vectors[number] = read_coordinates(reply.payload) * factor_
-            if count and not quiet:
+            if count:
                 self._note(self.roster.name(number), Verdict.ABSURD, f"{count} of {reply.payload.numbers.numel()}")
         return vectors
 
