@@ -68,7 +68,7 @@ def main(arguments=None):
     model, tokenizer = load_model(given.model)
     train_set, eval_set = rated_sentences(tokenizer, "train", None), rated_sentences(tokenizer, "validation", 100)
     collator = DataCollatorForSeq2Seq(tokenizer)
-    return mezo(model, train_set, eval_set, collator, given.steps, given.lr or 1e-6, given.out)
+    return mezo(model, train_set, eval_set, collator, given.steps, given.lr or 2e-6, given.out)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from covector import (
     Backprop,
@@ -135,3 +137,33 @@ def test_wrappers_are_taken_off():
     wrapped = Accelerator(cpu=True).prepare(sgd)
     assert wrapped is not sgd
     assert innermost(wrapped) is sgd
+
+
+class Allocations(TorchDispatchMode):
+    """The most numbers in one tensor made by any operation, views and in-place results left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        given = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in given:
+                self.largest = max(self.largest, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("carrier", ["seeded", "sketch"])
+def test_a_step_allocates_nothing_as_large_as_the_parameters(carrier):
+    params = {"w": torch.zeros(3000, 1000)}
+    optimizer = CarrierSGD(params, lr=0.1)
+    with Allocations() as seen:
+        optimizer.receive(GRADIENTS[carrier]())
+        optimizer.clip(1.0)
+        optimizer.step()
+    assert 0 < seen.largest <= 1 << 20
+    with Allocations() as seen:
+        GRADIENTS[carrier]().dense(params)
+    assert seen.largest == 3_000_000

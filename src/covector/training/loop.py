@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -120,13 +121,16 @@ def train(
         steps,
         folder,
     )
-    _begin(run, resume)
-    _run(run, accumulate, clip_norm, evaluate, evaluate_every, checkpoint_every)
+    # around the start of the loader's worker processes too: they inherit the handler and outlive a Ctrl-C
+    with deferred_interrupt() as asked:
+        _begin(run, resume)
+        _run(run, asked, accumulate, clip_norm, evaluate, evaluate_every, checkpoint_every)
     return run.history
 
 
 def _run(
     run: Run,
+    asked: threading.Event,
     accumulate: int,
     clip_norm: float | None,
     evaluate: Evaluate | None,
@@ -138,20 +142,19 @@ def _run(
         for callback in run.callbacks:
             started.append(callback)
             callback.on_start(run)
-        with deferred_interrupt() as asked:
-            while not run.stop and not asked.is_set() and run.step != run.steps:
-                if not _step(run, accumulate, clip_norm):
-                    break
-                if evaluate is not None and evaluate_every and run.step % evaluate_every == 0:
-                    _evaluate(run, evaluate)
-                if checkpoint_every and run.step % checkpoint_every == 0:
-                    run.save()
-            run.history.stopped = _why(run, asked.is_set())
-            try:
-                if evaluate is not None and run.history.stopped != "interrupted":
-                    _evaluate(run, evaluate)
-            finally:
+        while not run.stop and not asked.is_set() and run.step != run.steps:
+            if not _step(run, accumulate, clip_norm):
+                break
+            if evaluate is not None and evaluate_every and run.step % evaluate_every == 0:
+                _evaluate(run, evaluate)
+            if checkpoint_every and run.step % checkpoint_every == 0:
                 run.save()
+        run.history.stopped = _why(run, asked.is_set())
+        try:
+            if evaluate is not None and run.history.stopped != "interrupted":
+                _evaluate(run, evaluate)
+        finally:
+            run.save()
     except BaseException:
         run.history.stopped = "error"
         raise
