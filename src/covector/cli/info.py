@@ -16,7 +16,7 @@ __all__ = ["EXTRAS", "describe", "info"]
 
 # import names of the packages behind each optional extra
 EXTRAS = {
-    "language": ("transformers", "gguf", "sentencepiece", "peft", "accelerate"),
+    "language": ("transformers", "tokenizers", "gguf", "sentencepiece", "peft", "accelerate"),
     "data": ("rdata",),
     "federated": ("flwr", "dp_accounting"),
     "tensorboard": ("tensorboard",),

@@ -126,10 +126,7 @@ def rewritten(header: RunHeader, settings: Settings, payload: Payload, rho: Tens
 
 
 class KSeedClient(Client):
-    """The client of FedKSeed and FedKSeed-Pro.
-
-    Args:
-        objective, batches, header, examples, privacy: see :class:`~covector.federated.client.Client`.
+    """The client of FedKSeed and FedKSeed-Pro; see :class:`~covector.federated.client.Client` for the arguments.
 
     >>> from covector import Objective, SeedPool
     >>> model = torch.nn.Linear(2, 1)
