@@ -50,7 +50,9 @@ def test_materialize_seeded(dtype, distribution, terms, largest):
         assert same(expected, found), (count, start)
 
 
-@pytest.mark.parametrize("units", [[2**30, 2**30 - 2**21], [2**31 - 1, 1], [2**31, 5], [-(2**31), -7], [2**62, -(2**61)]])
+@pytest.mark.parametrize(
+    "units", [[2**30, 2**30 - 2**21], [2**31 - 1, 1], [2**31, 5], [-(2**31), -7], [2**62, -(2**61)]]
+)
 @pytest.mark.parametrize("distribution", ["rademacher", "binomial"])
 def test_sums_at_the_edges_of_32_and_64_bits(units, distribution):
     base = torch.zeros(777, dtype=torch.float64)

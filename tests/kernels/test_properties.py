@@ -23,7 +23,9 @@ def values(count, dtype, seed=0):
 
 
 @some
-@given(DTYPES, COUNTS, STARTS, st.lists(SEEDS, max_size=5), WORDS, st.sampled_from(["rademacher", "binomial", "normal"]))
+@given(
+    DTYPES, COUNTS, STARTS, st.lists(SEEDS, max_size=5), WORDS, st.sampled_from(["rademacher", "binomial", "normal"])
+)
 def test_sums_of_fields_equal_the_definition(dtype, count, start, seeds, field, distribution):
     scales = values(len(seeds), torch.float64, 1)
     expected, found = values(count, dtype), values(count, dtype)

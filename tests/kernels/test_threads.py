@@ -1,5 +1,6 @@
 """The number of threads changes nothing but the time; a forked child works."""
 
+import itertools
 import multiprocessing
 import os
 import threading
@@ -56,7 +57,7 @@ def test_pieces_cover_the_range_once(threads, count):
     seen.sort()
     assert seen[0][0] == 0
     assert seen[-1][1] == count
-    assert all(left[1] == right[0] and right[0] % 2048 == 0 for left, right in zip(seen, seen[1:], strict=False))
+    assert all(left[1] == right[0] and right[0] % 2048 == 0 for left, right in itertools.pairwise(seen))
     assert len(seen) <= threads
 
 
