@@ -111,11 +111,20 @@ def field_integers(
     if count == 0:
         return torch.zeros(0, dtype=torch.int64, device=device)
     block, skip = _blocks_of(seed, distribution, start, count, field, stream, step, device)
-    shifts = torch.arange(32, dtype=torch.int64, device=device)
-    bits = (block[..., None] >> shifts) & 1
-    signs = distribution == "rademacher"
-    values = 1 - 2 * bits.reshape(-1) if signs else bits.reshape(-1, 64).sum(-1) - 32
+    if distribution == "rademacher":
+        shifts = torch.arange(32, dtype=torch.int64, device=device)
+        values = 1 - 2 * ((block[..., None] >> shifts) & 1).reshape(-1)
+    else:
+        values = _popcount(block).reshape(-1, 2).sum(-1) - 32
     return values[skip : skip + count]
+
+
+def _popcount(word: Tensor) -> Tensor:
+    """Number of set bits of 32-bit words held in int64: sums of pairs, of nibbles, of bytes."""
+    word = word - ((word >> 1) & 0x55555555)
+    word = (word & 0x33333333) + ((word >> 2) & 0x33333333)
+    word = (word + (word >> 4)) & 0x0F0F0F0F
+    return ((word * 0x01010101) >> 24) & 0xFF
 
 
 def _log_unit(k: Tensor) -> Tensor:
