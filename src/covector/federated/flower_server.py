@@ -120,12 +120,13 @@ class GridRounds:
             Message(RecordDict({RECORD: ConfigRecord(values)}), dst_node_id=node, message_type=kind)
             for node, kind, values, _ in letters
         ]
-        for identity, (_, _, _, name) in zip(self.grid.push_messages(messages), letters, strict=True):
-            if identity:
-                self._waiting[identity] = (name, number)
+        accepted = set(self.grid.push_messages(messages))
+        for message, (_, _, _, name) in zip(messages, letters, strict=True):
+            if message.metadata.message_id in accepted:
+                self._waiting[message.metadata.message_id] = (name, number)
 
     def _pull(self) -> None:
-        for reply in self.grid.pull_messages(list(self._waiting)):
+        for reply in self.grid.pull_messages(list(self._waiting)) if self._waiting else ():
             name, number = self._waiting.pop(reply.metadata.reply_to_message_id, ("", -1))
             if number < 0:
                 continue
