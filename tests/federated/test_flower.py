@@ -10,6 +10,7 @@ from covector.federated import flower as engine
 from covector.federated.flower_server import GridRounds
 
 flwr_app = pytest.importorskip("flwr.app")
+flwr_clientapp = pytest.importorskip("flwr.clientapp")
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +175,26 @@ def test_an_error_of_a_client_is_reported_in_its_words():
     GridRounds(grid, server, clients=1, timeout=2.0).run(1)
     assert any("load the run's base model" in event.detail for event in server.report)
     assert int(server.ledger.coefficients.abs().max()) == 0
+
+
+def test_replies_that_hold_something_else_are_reported_and_change_nothing():
+    def strange(record):
+        app = flwr_clientapp.ClientApp()
+        app.query()(
+            lambda m, c: flwr_app.Message(
+                flwr_app.RecordDict({"covector": flwr_app.ConfigRecord({"name": "odd"})}), reply_to=m
+            )
+        )
+        app.train()(lambda m, c: flwr_app.Message(flwr_app.RecordDict(record), reply_to=m))
+        return app
+
+    for values in ({}, {"message": 3}, {"message": b""}, {"message": b"\x00" * 50}, {"error": 5}):
+        server, _ = kseed()
+        record = {"covector": flwr_app.ConfigRecord(values)} if values else {}
+        GridRounds(LocalGrid(lambda r=record: strange(r), {11: 0}), server, clients=1, timeout=1.0).run(1)
+        assert {event.verdict for event in server.report} <= {Verdict.FAILED, Verdict.CORRUPT, Verdict.VANISHED}
+        assert len(server.report) == 2
+        assert int(server.ledger.coefficients.abs().max()) == 0
 
 
 def test_too_few_nodes_and_bad_arguments_are_refused():

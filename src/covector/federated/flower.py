@@ -91,7 +91,7 @@ def client_app(make_client: Callable[[Context], Client], keep: int = 4) -> Clien
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return Message(RecordDict({RECORD: ConfigRecord(kept.answer(message, context))}), reply_to=message)
+        return Message(RecordDict({RECORD: kept.answer(message, context)}), reply_to=message)
 
     @app.query()
     def query(message: Message, context: Context) -> Message:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from covector.errors import CovectorError
+from covector.errors import CorruptionError, CovectorError
 from covector.federated.client import Client
 
 if TYPE_CHECKING:
-    from flwr.app import Context, Message
+    from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-__all__ = ["FlowerClients", "node_name"]
+__all__ = ["FlowerClients", "entry", "node_name"]
+
+T = TypeVar("T", bytes, str)
 
 RECORD = "covector"
 MESSAGE, ERROR, NAME, STATE = "message", "error", "name", "state"
@@ -49,17 +51,17 @@ class FlowerClients:
         self.keep = keep
         self._clients: OrderedDict[tuple[int, int], Client] = OrderedDict()
 
-    def answer(self, message: Message, context: Context) -> dict[str, bytes | str]:
-        """The reply to a TRAIN message, as the values of a ConfigRecord."""
+    def answer(self, message: Message, context: Context) -> ConfigRecord:
+        """The record that replies to a TRAIN message."""
         from flwr.app import ConfigRecord
 
         client = self._client(context)
         try:
-            values: dict[str, bytes | str] = {MESSAGE: client.handle(_bytes_of(message))}
+            answer = client.handle(entry(message.content, MESSAGE, bytes))
         except CovectorError as error:
-            return {ERROR: f"{type(error).__name__}: {error}"}
+            return ConfigRecord({ERROR: f"{type(error).__name__}: {error}"})
         context.state[RECORD] = ConfigRecord({STATE: client.state_bytes()})
-        return values
+        return ConfigRecord({MESSAGE: answer})
 
     def _client(self, context: Context) -> Client:
         place = (context.run_id, context.node_id)
@@ -67,12 +69,21 @@ class FlowerClients:
         if client is None:
             client = self.make_client(context)
             if RECORD in context.state:
-                client.load_state_bytes(bytes(context.state[RECORD][STATE]))
+                client.load_state_bytes(entry(context.state, STATE, bytes))
         self._clients[place] = client
         while len(self._clients) > self.keep:
             self._clients.popitem(last=False)
         return client
 
 
-def _bytes_of(message: Any) -> bytes:
-    return bytes(message.content[RECORD][MESSAGE])
+def entry(content: RecordDict, key: str, kind: type[T]) -> T:
+    """What Covector's record of a message holds under ``key``.
+
+    Raises:
+        CorruptionError: the record or the entry is missing, or of another type.
+    """
+    record = content.config_records.get(RECORD)
+    value = record.get(key) if record is not None else None
+    if not isinstance(value, kind):
+        raise CorruptionError(f"the message has no entry {key!r} of type {kind.__name__} in a record {RECORD!r}")
+    return value

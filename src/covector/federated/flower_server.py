@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from covector.errors import ArgumentError, ProtocolError
-from covector.federated.flower_client import ERROR, MESSAGE, NAME, RECORD
+from covector.errors import ArgumentError, CorruptionError, ProtocolError
+from covector.federated.flower_client import ERROR, MESSAGE, NAME, RECORD, entry
 from covector.federated.inprocess import RoundMetrics, Run, Traffic
 from covector.federated.messages import GRADS, Grads
 from covector.federated.outcomes import Event, Verdict
 from covector.federated.server import Server
 
 if TYPE_CHECKING:
+    from flwr.app import Message
     from flwr.serverapp import Grid
 
 __all__ = ["GridRounds"]
@@ -132,20 +133,28 @@ class GridRounds:
                 continue
             if name:
                 self._take(name, number, reply)
-            elif reply.has_content():
-                self.nodes[str(reply.content[RECORD][NAME])] = reply.metadata.src_node_id
-            else:  # ask again
-                self._asked.discard(reply.metadata.src_node_id)
+            else:
+                self._meet(reply)
 
-    def _take(self, name: str, number: int, reply: Any) -> None:
+    def _meet(self, reply: Message) -> None:
+        node = reply.metadata.src_node_id
+        try:
+            self.nodes[entry(reply.content, NAME, str)] = node
+        except (CorruptionError, ValueError):  # Flower raises ValueError for the content of an error message
+            self._asked.discard(node)
+
+    def _take(self, name: str, number: int, reply: Message) -> None:
         if not reply.has_content():
             self._note(number, name, f"{reply.error.code}: {reply.error.reason}")
             return
-        values = reply.content[RECORD]
-        if ERROR in values:
-            self._note(number, name, str(values[ERROR]))
+        try:
+            if ERROR in reply.content.config_records.get(RECORD, ()):
+                self._note(number, name, entry(reply.content, ERROR, str))
+                return
+            data = entry(reply.content, MESSAGE, bytes)
+        except CorruptionError as error:
+            self._note(number, name, str(error))
             return
-        data = bytes(values[MESSAGE])
         self._traffic.setdefault(name, Traffic()).up += len(data)
         outcome = self.server.receive(name, data)
         if outcome.verdict is Verdict.ACCEPTED and data[:4] == GRADS:
