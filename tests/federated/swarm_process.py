@@ -18,10 +18,10 @@ def load():
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))
     inputs = torch.tensor(inputs / 16.0, dtype=torch.float32)[order]
     targets = torch.tensor(targets)[order]
-    return (inputs[:1400], targets[:1400]), (inputs[1400:], targets[1400:])
+    return (inputs[:900], targets[:900]), (inputs[900:], targets[900:])
 
 
-def build(lr=0.05):
+def build(lr=0.05, key=1):
     """The run that every process builds for itself: base model, header and objective."""
     import torch
 
@@ -30,10 +30,10 @@ def build(lr=0.05):
 
     torch.manual_seed(0)
     objective = Objective(torch.nn.Linear(64, 10), torch.nn.functional.cross_entropy)
-    return objective, SwarmHeader.of(objective.params, SeedPool(key=1, size=4096), lr, key=1)
+    return objective, SwarmHeader.of(objective.params, SeedPool(key=1, size=4096), lr, key=key)
 
 
-def batch(train, origin, iteration, sample, size=128):
+def batch(train, origin, iteration, sample, size=450):
     """The batch of one sample of one worker, a function of its arguments."""
     import torch
 

@@ -5,6 +5,7 @@ import os
 import queue
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 SCRIPT = Path(__file__).with_name("swarm_process.py")
 SOURCE = Path(__file__).parents[2] / "src"
 FOUNDERS = {1: 8, 1001: 8, 2001: 8}
-ITERATIONS = 60
+ITERATIONS = 80
 
 
 def free_ports(count):
@@ -94,7 +95,7 @@ def spawn():
 
 
 def single_process_accuracy(samples):
-    """The same run by one worker that holds all samples of an iteration."""
+    """The same run by one worker that holds all samples of an iteration: the mean over three run keys."""
     import importlib.util
 
     spec = importlib.util.spec_from_file_location("swarm_process", SCRIPT)
@@ -104,12 +105,15 @@ def single_process_accuracy(samples):
     from covector.federated.swarm_worker import Worker
 
     train, test = script.load()
-    objective, header = script.build()
-    worker = Worker(Peer(header, 1, samples, {1: samples}), objective)
-    for iteration in range(ITERATIONS):
-        batches = [script.batch(train, 1, iteration, sample) for sample in range(samples)]
-        worker.step(batches, now=float(iteration))
-    return script.accuracy(objective, test)
+    found = []
+    for key in (1, 2, 3):
+        objective, header = script.build(key=key)
+        worker = Worker(Peer(header, 1, samples, {1: samples}), objective)
+        for iteration in range(ITERATIONS):
+            batches = [script.batch(train, 1, iteration, sample) for sample in range(samples)]
+            worker.step(batches, now=float(iteration))
+        found.append(script.accuracy(objective, test))
+    return statistics.fmean(found)
 
 
 @pytest.mark.processes
@@ -117,7 +121,7 @@ def single_process_accuracy(samples):
 def test_survivors_have_equal_bits_when_one_joins_and_one_is_killed(spawn):
     ports = free_ports(4)
     addresses = [("127.0.0.1", port) for port in ports]
-    common = {"samples": 8, "iterations": ITERATIONS, "pace": 0.1}
+    common = {"samples": 8, "iterations": ITERATIONS, "pace": 0.05}
     founders = [
         spawn(origin=origin, port=port, founders=FOUNDERS, **common)
         for origin, port in zip(FOUNDERS, ports, strict=False)
@@ -152,14 +156,22 @@ def test_survivors_have_equal_bits_when_one_joins_and_one_is_killed(spawn):
     assert members[ITERATIONS - 1] == 3
     assert all(worker.process.wait(20) == 0 for worker in survivors)
 
-    assert abs(results[0]["accuracy"] - single_process_accuracy(24)) <= 0.02
-    assert results[0]["accuracy"] > 0.8
+    alone = single_process_accuracy(24)
+    assert abs(results[0]["accuracy"] - alone) <= 0.02
+    assert results[0]["accuracy"] > 0.85
 
     # one byte a scalar and 43 bytes around them, to each of the 2 or 3 others
     sent = results[0]["sent"]["contributions"]
     assert 2 * ITERATIONS * (8 + 43) <= sent <= 3 * ITERATIONS * (8 + 43) + 200
     print(
-        json.dumps({"accuracy": results[0]["accuracy"], "sent": results[0]["sent"], "newcomer": results[2]["received"]})
+        json.dumps(
+            {
+                "accuracy": results[0]["accuracy"],
+                "alone": alone,
+                "sent": results[0]["sent"],
+                "newcomer": results[2]["received"],
+            }
+        )
     )
 
 

@@ -1,0 +1,1 @@
+"""Handwritten digits, tuned by clients that exchange seeds and scalars."""
