@@ -111,7 +111,8 @@ def evidence(budget: Budget) -> Evidence:
         ),
         Finding(
             "One byte a scalar costs no accuracy", "not in the paper", mean(by_size[1024]), mean(exact),
-            "test accuracy", decided(mean(by_size[1024]) > mean(exact) - 0.03), f"against fp32 scalars, within 0.03; {note}",
+            "test accuracy", decided(mean(by_size[1024]) > mean(exact) - 0.03),
+            f"against fp32 scalars, within 0.03; {note}",
         ),
     ]  # fmt: skip
     return Evidence("fedkseed", findings, [path])
