@@ -19,15 +19,15 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "sketch-zo": {
         "about": "forward passes only, directions in the same N numbers, averaged over clients",
-        "rounds": 20, "local_steps": 4, "seeds": 4096, "lr": 1e-3, "eps": 2.0**-8,
+        "rounds": 20, "local_steps": 2, "seeds": 4096, "lr": 8e-4, "eps": 2.0**-8,
     },
     "kseed": {
         "about": "FedKSeed: a pool of K seeds, local zeroth-order steps, scalars only",
-        "rounds": 20, "local_steps": 4, "seeds": 4096, "lr": 4e-4, "eps": 2.0**-8,
+        "rounds": 20, "local_steps": 2, "seeds": 4096, "lr": 4e-4, "eps": 2.0**-8,
     },
     "kseed-pro": {
         "about": "FedKSeed-Pro: as kseed, seeds with large scalars drawn more often",
-        "rounds": 20, "local_steps": 4, "seeds": 4096, "lr": 4e-4, "eps": 2.0**-8,
+        "rounds": 20, "local_steps": 2, "seeds": 4096, "lr": 4e-4, "eps": 2.0**-8,
     },
     "mezo": {
         "about": "one machine, all data together, zeroth-order steps",
