@@ -218,7 +218,7 @@ def decided(ours: Sequence[float], other: Sequence[float]) -> bool | None:
 
 def _sgd(objective: Objective, batches: list[Pairs], steps: int, lr: float = 0.1) -> trees.Params:
     """The parameters after some steps of SGD from those of the objective, which stay."""
-    local = Objective(copy.deepcopy(objective.module), torch.nn.functional.cross_entropy)
+    local = copy.deepcopy(objective)
     optimizer = torch.optim.SGD(local.params.values(), lr)
     for step in range(steps):
         optimizer.zero_grad()
@@ -240,7 +240,7 @@ def _draw_bytes(path: Path, measured: dict[str, Bytes]) -> Path:
             axes.barh(names, values, left=start, label=label, height=0.6)
             start = values
         for row, found in enumerate(measured.values()):
-            axes.text(found.both, row, f" {found.both:,.0f}", va="center")
+            axes.text(found.both, row, f" {found.both:,.0f}", va="center", backgroundcolor="white", fontsize=9)
         axes.axvline(17_988, color=COLORS[6], linewidth=1, linestyle=":", label="17,988: the paper's count")
         axes.invert_yaxis()
         axes.margins(x=0.12)

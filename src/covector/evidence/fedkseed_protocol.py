@@ -18,7 +18,6 @@ from covector.federated import Commit, KSeedClient, KSeedServer, Replica, RunHea
 from covector.federated.commit import ids_of, units_of, weigh
 from covector.federated.inprocess import run
 from covector.gradients import Dense
-from covector.objective import Objective
 from covector.trees import Params
 
 __all__ = ["Bytes", "bytes_findings", "exact_findings", "measure_bytes"]
@@ -149,7 +148,7 @@ def _is_mezo(digits: Digits, tau: int) -> Finding:
     """In float64, so that the two ways differ by the wire and not by the rounding of the losses."""
     objective = classifier(0, dtype=torch.float64)
     batch = (digits.train[0][:32].double(), digits.train[1][:32])
-    replica, plain = Replica(objective), Objective(copy.deepcopy(objective.module), torch.nn.functional.cross_entropy)
+    replica, plain = Replica(objective), copy.deepcopy(objective)
     header = RunHeader.kseed(replica.theta0, SeedPool(1, SIZE), LR, "faithful", local_steps=tau, eps=EPS)
     server, client = KSeedServer(header), KSeedClient(replica, [batch], header)
     server.receive("only", client.handle(server.open_round(["only"])["only"]))
@@ -164,7 +163,8 @@ def _is_mezo(digits: Digits, tau: int) -> Finding:
     moved = math.dist(trees.flatten(served).tolist(), trees.flatten(replica.theta0).tolist())
     apart = math.dist(trees.flatten(served).tolist(), trees.flatten(plain.params).tolist())
     return Finding(
-        "With one client it is MeZO", "equal", apart / moved, 1.0, "distance / length of the path", apart < 1e-5 * moved,
+        "With one client it is MeZO", "equal", apart / moved, 1.0, "distance / distance from the base",
+        apart < 1e-5 * moved,
         f"{tau} steps in float64 with the seeds of the run, against a loop that moves the parameters itself; what is "
         "left is the fp32 scalar on the wire and the ledger's unit of 2**-32",
     )  # fmt: skip
