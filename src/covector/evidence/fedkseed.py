@@ -16,9 +16,9 @@ import torch
 
 from covector import SeedPool, SketchPool, trees
 from covector.evidence.budget import Budget
-from covector.evidence.digits import Digits, Pairs, classifier
-from covector.evidence.fedkseed_language import language_findings
-from covector.evidence.fedkseed_protocol import EPS, LR, Bytes, bytes_findings, exact_findings
+from covector.evidence.experiments.digits import Digits, Pairs, classifier
+from covector.evidence.experiments.fedkseed_language import language_findings
+from covector.evidence.experiments.fedkseed_protocol import EPS, LR, Bytes, bytes_findings, exact_findings
 from covector.evidence.figures import COLORS, figure
 from covector.evidence.findings import Evidence, Finding
 from covector.evidence.registry import paper

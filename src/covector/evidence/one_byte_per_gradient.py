@@ -9,11 +9,11 @@ import torch
 
 from covector import trees
 from covector.evidence.budget import Budget
-from covector.evidence.digits import Digits
+from covector.evidence.experiments.digits import Digits
+from covector.evidence.experiments.one_byte_processes import process_findings
+from covector.evidence.experiments.one_byte_swarm import BATCH, Story, Swarm, header_of, mezo, task
 from covector.evidence.figures import figure
 from covector.evidence.findings import Evidence, Finding
-from covector.evidence.one_byte_processes import process_findings
-from covector.evidence.one_byte_swarm import BATCH, Story, Swarm, header_of, mezo, task
 from covector.evidence.registry import paper
 from covector.federated.swarm_messages import Contribution
 from covector.gradients import Dense, OneByte

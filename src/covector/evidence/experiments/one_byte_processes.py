@@ -1,7 +1,7 @@
 """A swarm of real processes over TCP on loopback: three founders, one that joins later, one that is killed.
 
-``python -m covector.evidence.one_byte_processes FILE CONFIG`` is one of them; it writes a JSON line for its port
-and for every closed iteration.
+``python -m covector.evidence.experiments.one_byte_processes FILE CONFIG`` is one of them; it writes a JSON line for
+its port and for every closed iteration.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from covector import trees
-from covector.evidence.digits import Digits
+from covector.evidence.experiments.digits import Digits
+from covector.evidence.experiments.one_byte_swarm import batch_of, header_of, task
 from covector.evidence.findings import Finding
-from covector.evidence.one_byte_swarm import batch_of, header_of, task
 
 __all__ = ["process_findings"]
 
@@ -99,7 +99,7 @@ class _Band:
                 [
                     sys.executable,
                     "-m",
-                    "covector.evidence.one_byte_processes",
+                    "covector.evidence.experiments.one_byte_processes",
                     str(self._file(origin)),
                     json.dumps(config),
                 ],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from covector import SeedPool, trees
-from covector.evidence.digits import Digits, Pairs, classifier
+from covector.evidence.experiments.digits import Digits, Pairs, classifier
 from covector.federated.swarm import Peer
 from covector.federated.swarm_header import SwarmHeader
 from covector.federated.swarm_membership import Timing

@@ -12,7 +12,7 @@ import torch
 
 from covector import SeedPool, trees
 from covector.estimators import loss_at
-from covector.evidence.digits import Digits, classifier
+from covector.evidence.experiments.digits import Digits, classifier
 from covector.evidence.findings import Finding
 from covector.federated import Commit, KSeedClient, KSeedServer, Replica, RunHeader
 from covector.federated.commit import ids_of, units_of, weigh
