@@ -48,6 +48,8 @@ def test_a_difference_within_its_noise_is_not_decided():
     assert decided([0.6, 0.5, 0.7], [0.8, 0.7, 0.9]) is False
     assert decided([0.8, 0.5, 0.9], [0.6, 0.7, 0.8]) is None
     assert decided([0.9], [0.1]) is None
+    assert decided([0.8, 0.71, 0.9], [0.6, 0.5, 0.7], by=0.3) is False
+    assert decided([0.8, 0.71, 0.9], [0.6, 0.5, 0.7], by=0.2) is None
 
 
 def test_a_peer_that_joins_and_one_that_is_killed_are_seen_in_the_story(digits):

@@ -137,7 +137,8 @@ class Comparison:
         return [
             self._finding(
                 f"More seeds learn better (K={max(self.sizes)} against {min(self.sizes)})", "better", largest, smallest,
-                mean(largest) >= mean(smallest) + 0.08, "holds from 0.08 on",
+                decided(largest, smallest, by=0.08),
+                "holds from 0.08 on, undecided where twice the standard error of the difference covers that",
             ),
             self._finding(
                 f"A sketch of N numbers replaces the pool, {wide} (a claim of this library)", "equal", pooled, normal,
@@ -207,13 +208,13 @@ class Comparison:
         return path
 
 
-def decided(ours: Sequence[float], other: Sequence[float]) -> bool | None:
-    """Whether ours is above the other by twice the standard error of the paired difference; None within it."""
+def decided(ours: Sequence[float], other: Sequence[float], by: float = 0.0) -> bool | None:
+    """Whether ours exceeds the other ``by`` so much; None within twice the standard error of the paired difference."""
     differences = [a - b for a, b in zip(ours, other, strict=True)]
     if len(differences) < 2:
         return None
     mean, error = statistics.fmean(differences), statistics.stdev(differences) / len(differences) ** 0.5
-    return None if abs(mean) <= 2 * error else mean > 0
+    return None if abs(mean - by) <= 2 * error else mean > by
 
 
 def _sgd(objective: Objective, batches: list[Pairs], steps: int, lr: float = 0.1) -> trees.Params:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from covector.errors import DataError, MissingExtraError
+from covector.errors import DataError, MissingExtraError, require_extra
 from covector.evidence.budget import Budget
 from covector.evidence.figures import figure
 from covector.evidence.findings import Finding
 
 __all__ = ["language_findings"]
 
-ROUNDS = {"kseed": 6, "sketch": 6}
-LIMIT = 17_988
+ROUNDS = 6
+LIMIT, PARAMETERS = 17_988, 134_515_008
+REPORTED = "+7.26 % relative Rouge-L over baselines"
 CLAIM = "A language model is fine-tuned through K scalars"
 
 
@@ -23,49 +24,54 @@ def language_findings(budget: Budget) -> tuple[list[Finding], list[Path]]:
         return _measured(budget)
     except (MissingExtraError, DataError) as error:
         note = f"not run: {error}"
-        return [Finding(CLAIM, "+7.26 % relative Rouge-L", "not run", "none", "test accuracy", None, note)], []
+        return [Finding(CLAIM, REPORTED, "not run", "none", "test accuracy", None, note)], []
 
 
 def _measured(budget: Budget) -> tuple[list[Finding], list[Path]]:
-    from covector.errors import require_extra
-
     require_extra("transformers", "language")
     from covector.finetune import Settings, Workbench
+    from covector.language import bootstrap
 
     settings = Settings(
-        method="kseed", rounds=ROUNDS["kseed"], test_examples=50, check_examples=24, check_every=2, seed=budget.seed
-    )
+        method="kseed", wire="faithful", rounds=ROUNDS, test_examples=50, check_examples=24, check_every=2,
+        seed=budget.seed,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         bench = Workbench(settings, Path(folder))
-        base, _ = bench.base()
+        base, moved = bench.base()
         kseed = bench.run(settings)
-        sketch = bench.run(settings.changed(method="sketch").changed(rounds=ROUNDS["sketch"]))
+        sketch = bench.run(settings.changed(method="sketch").changed(rounds=ROUNDS, wire="compact"))
+    untouched = base.overall.value
+    # moving one number of the untouched model, its threshold, is no fine-tuning: more is asked for
+    floor = max(untouched, moved or 0.0)
     setting = (
-        f"SmolLM2-135M-Instruct, sentiment of four domains as four clients, {settings.rounds} rounds, "
-        f"{base.overall.n} test examples, accuracy of the untouched model {base.overall.value:.3f}"
+        f"SmolLM2-135M-Instruct, sentiment of four domains as four clients, {ROUNDS} rounds, {base.overall.n} test "
+        f"examples; accuracy of the untouched model {untouched:.3f}, with its threshold moved {floor:.3f}"
     )
     low, high = kseed.test.overall.interval()
-    moved = low > base.overall.value or high < base.overall.value
-    used = kseed.bytes_up + kseed.bytes_down
+    gain = sketch.test.overall.per_example_correct - kseed.test.overall.per_example_correct
+    least, most = bootstrap(gain)
+    first, last = sketch.test.overall.interval()
+    used, other = (result.records[-1].bytes / len(result.records[-1].up) for result in (kseed, sketch))
     findings = [
         Finding(
-            CLAIM, "+7.26 % relative Rouge-L over baselines", kseed.test.overall.value, base.overall.value,
-            "test accuracy", (low > base.overall.value) if moved else None,
-            f"{setting}; {settings.local_steps} local steps a round where the paper takes 200 for 40 rounds; bootstrap "
-            f"interval {low:.3f} to {high:.3f}, decided where it leaves the untouched model's accuracy out",
+            CLAIM, REPORTED, kseed.test.overall.value, floor, "test accuracy", _beyond(floor, low, high),
+            f"{setting} (baseline); {settings.local_steps} local steps a round, in the paper 200 for 40 rounds; "
+            f"bootstrap interval {low:.3f} to {high:.3f}, decided where it leaves the baseline out",
         ),
         Finding(
-            "A round of a language model takes less than 18 kB a client", LIMIT, used, 2 * 4 * 134_515_008, "bytes",
+            "A round of a language model takes less than 18 kB a client", LIMIT, used, 2 * 4 * PARAMETERS, "bytes",
             used < LIMIT,
-            f"{setting}; encoded messages, mean over clients and rounds, {settings.local_steps} local steps; baseline: "
-            "fp32 parameters both ways, by arithmetic",
+            f"{setting}; encoded messages of the faithful wire in the last round, mean over clients; "
+            f"{settings.local_steps} local steps, each further one adds 6 bytes; baseline: fp32 parameters both ways, by "
+            "arithmetic",
         ),
         Finding(
-            "First-order clients learn more on the same wire (a claim of this library)", "better",
-            sketch.test.overall.value, kseed.test.overall.value, "test accuracy",
-            sketch.test.overall.interval().low > kseed.test.overall.value,
-            f"{setting}; backpropagation projected onto 4096 numbers, {sketch.settings.rounds} rounds of one step, "
-            f"{sketch.bytes_up + sketch.bytes_down:,.0f} bytes a client and round; baseline: FedKSeed",
+            "First-order clients learn more in fewer bytes (a claim of this library)", "better",
+            sketch.test.overall.value, kseed.test.overall.value, "test accuracy", _beyond(0.0, least, most),
+            f"{setting}; backpropagation projected onto 4096 numbers, one step a round, {other:,.0f} bytes in the last "
+            f"round against {used:,.0f}; bootstrap interval {first:.3f} to {last:.3f}, of the paired difference to "
+            f"FedKSeed (baseline) {least:.3f} to {most:.3f}, decided where that leaves zero out",
         ),
     ]  # fmt: skip
     path = budget.path("language-model-accuracy-by-round.svg")
@@ -74,3 +80,8 @@ def _measured(budget: Budget) -> tuple[list[Finding], list[Path]]:
             looks = [(r.round, r.validation) for r in result.records if r.validation is not None]
             axes.plot([r for r, _ in looks], [v for _, v in looks], "o-", label=label)
     return findings, [path]
+
+
+def _beyond(value: float, low: float, high: float) -> bool | None:
+    """Whether an interval lies above a value; None where it holds the value."""
+    return None if low <= value <= high else low > value
