@@ -63,8 +63,8 @@ def _measured(budget: Budget) -> tuple[list[Finding], list[Path]]:
             "A round of a language model takes less than 18 kB a client", LIMIT, used, 2 * 4 * PARAMETERS, "bytes",
             used < LIMIT,
             f"{setting}; encoded messages of the faithful wire in the last round, mean over clients; "
-            f"{settings.local_steps} local steps, each further one adds 6 bytes; baseline: fp32 parameters both ways, by "
-            "arithmetic",
+            f"{settings.local_steps} local steps, each further one adds 6 bytes; baseline: fp32 parameters both ways, "
+            "by arithmetic",
         ),
         Finding(
             "First-order clients learn more in fewer bytes (a claim of this library)", "better",
