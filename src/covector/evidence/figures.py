@@ -52,7 +52,7 @@ def figure(
         axes.grid(alpha=0.25, linewidth=0.6)
         yield axes
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False)
+            axes.legend(framealpha=0.9, edgecolor="none")  # readable where it must lie over what is drawn
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"Date": None} if path.suffix == ".svg" else None
         canvas.figure.savefig(path, dpi=144, metadata=metadata)
