@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from covector.errors import require_extra
 from covector.federated.client import Client
-from covector.federated.flower_client import NAME, RECORD, FlowerClients, node_name
+from covector.federated.flower_client import NAME, FlowerClients, node_name
+from covector.federated.flower_mail import RECORD
 from covector.federated.flower_server import GridRounds
 from covector.federated.inprocess import RoundMetrics, Run
 from covector.federated.server import Server

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from covector.errors import CorruptionError, CovectorError
+from covector.errors import CovectorError
 from covector.federated.client import Client
+from covector.federated.flower_mail import RECORD, entry
 
 if TYPE_CHECKING:
-    from flwr.app import ConfigRecord, Context, Message, RecordDict
+    from flwr.app import ConfigRecord, Context, Message
 
-__all__ = ["FlowerClients", "entry", "node_name"]
+__all__ = ["FlowerClients", "node_name"]
 
-T = TypeVar("T", bytes, str)
-
-RECORD = "covector"
 MESSAGE, ERROR, NAME, STATE = "message", "error", "name", "state"
 
 
@@ -55,9 +53,9 @@ class FlowerClients:
         """The record that replies to a TRAIN message."""
         from flwr.app import ConfigRecord
 
-        client = self._client(context)
         try:
-            answer = client.handle(entry(message.content, MESSAGE, bytes))
+            client = self._client(context)
+            answer = client.handle(entry(message.content.config_records.get(RECORD), MESSAGE, bytes))
         except CovectorError as error:
             return ConfigRecord({ERROR: f"{type(error).__name__}: {error}"})
         context.state[RECORD] = ConfigRecord({STATE: client.state_bytes()})
@@ -69,21 +67,9 @@ class FlowerClients:
         if client is None:
             client = self.make_client(context)
             if RECORD in context.state:
-                client.load_state_bytes(entry(context.state, STATE, bytes))
+                client.load_state_bytes(entry(context.state.config_records.get(RECORD), STATE, bytes))
         self._clients[place] = client
         while len(self._clients) > self.keep:
             self._clients.popitem(last=False)
         return client
 
-
-def entry(content: RecordDict, key: str, kind: type[T]) -> T:
-    """What Covector's record of a message holds under ``key``.
-
-    Raises:
-        CorruptionError: the record or the entry is missing, or of another type.
-    """
-    record = content.config_records.get(RECORD)
-    value = record.get(key) if record is not None else None
-    if not isinstance(value, kind):
-        raise CorruptionError(f"the message has no entry {key!r} of type {kind.__name__} in a record {RECORD!r}")
-    return value

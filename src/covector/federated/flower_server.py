@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from covector.errors import ArgumentError, CorruptionError, ProtocolError
-from covector.federated.flower_client import ERROR, MESSAGE, NAME, RECORD, entry
+from covector.federated.flower_client import ERROR, MESSAGE, NAME
+from covector.federated.flower_mail import GridMail, Letter, Mail, Reply, entry
 from covector.federated.inprocess import RoundMetrics, Run, Traffic
 from covector.federated.messages import GRADS, Grads
 from covector.federated.outcomes import Event, Verdict
 from covector.federated.server import Server
 
 if TYPE_CHECKING:
-    from flwr.app import Message
     from flwr.serverapp import Grid
 
 __all__ = ["GridRounds"]
@@ -29,7 +29,7 @@ class GridRounds:
     round was closed are still pulled and given to the server, which refuses or applies them as it was told.
 
     Args:
-        grid: Flower's connection to the nodes.
+        grid: Flower's connection to the nodes, or mail that goes through a relay to it.
         server: fresh or resumed.
         clients: nodes to wait for before the first round.
         timeout: seconds after which a round is closed without those that did not answer.
@@ -40,13 +40,13 @@ class GridRounds:
     """
 
     def __init__(
-        self, grid: Grid, server: Server, clients: int = 1, timeout: float = 3600.0, connect: float = 600.0
+        self, grid: Grid | Mail, server: Server, clients: int = 1, timeout: float = 3600.0, connect: float = 600.0
     ) -> None:
         if clients < 1:
             raise ArgumentError("clients", clients, "a whole number of at least 1")
         if not (timeout > 0 and connect > 0):
             raise ArgumentError("timeout", (timeout, connect), "positive seconds")
-        self.grid = grid
+        self.mail = grid if isinstance(grid, Mail) else GridMail(grid)
         self.server = server
         self.clients = clients
         self.timeout = timeout
@@ -98,37 +98,30 @@ class GridRounds:
         return RoundMetrics(number, self._losses, self._traffic, len(commit), server.report[seen:])
 
     def _present(self) -> list[str]:
-        online = set(self.grid.get_node_ids())
+        online = set(self.mail.nodes())
         return sorted(name for name, node in self.nodes.items() if node in online)
 
     def _greet(self) -> None:
         """Ask nodes that were not seen before for their names."""
-        fresh = set(self.grid.get_node_ids()) - self._asked
+        fresh = set(self.mail.nodes()) - self._asked
         self._asked |= fresh
-        self._push([(node, "query", {NAME: ""}, "") for node in sorted(fresh)], self.server.round)
+        self._post([(Letter(node, "query", {NAME: ""}), "") for node in sorted(fresh)], self.server.round)
 
     def _send(self, messages: dict[str, bytes], number: int) -> None:
         for name, data in messages.items():
             self._traffic.setdefault(name, Traffic()).down += len(data)
-        self._push([(self.nodes[name], "train", {MESSAGE: data}, name) for name, data in messages.items()], number)
+        letters = [(Letter(self.nodes[name], "train", {MESSAGE: data}), name) for name, data in messages.items()]
+        self._post(letters, number)
 
-    def _push(self, letters: list[tuple[int, str, dict[str, Any], str]], number: int) -> None:
-        from flwr.app import ConfigRecord, Message, RecordDict
-
-        if not letters:
-            return
-        messages = [
-            Message(RecordDict({RECORD: ConfigRecord(values)}), dst_node_id=node, message_type=kind)
-            for node, kind, values, _ in letters
-        ]
-        accepted = set(self.grid.push_messages(messages))
-        for message, (_, _, _, name) in zip(messages, letters, strict=True):
-            if message.metadata.message_id in accepted:
-                self._waiting[message.metadata.message_id] = (name, number)
+    def _post(self, letters: list[tuple[Letter, str]], number: int) -> None:
+        identities = self.mail.post([letter for letter, _ in letters])
+        for identity, (_, name) in zip(identities, letters, strict=True):
+            if identity:
+                self._waiting[identity] = (name, number)
 
     def _pull(self) -> None:
-        for reply in self.grid.pull_messages(list(self._waiting)) if self._waiting else ():
-            name, number = self._waiting.pop(reply.metadata.reply_to_message_id, ("", -1))
+        for reply in self.mail.collect(list(self._waiting)):
+            name, number = self._waiting.pop(reply.letter, ("", -1))
             if number < 0:
                 continue
             if name:
@@ -136,22 +129,21 @@ class GridRounds:
             else:
                 self._meet(reply)
 
-    def _meet(self, reply: Message) -> None:
-        node = reply.metadata.src_node_id
+    def _meet(self, reply: Reply) -> None:
         try:
-            self.nodes[entry(reply.content, NAME, str)] = node
-        except (CorruptionError, ValueError):  # Flower raises ValueError for the content of an error message
-            self._asked.discard(node)
+            self.nodes[entry(reply.record, NAME, str)] = reply.node
+        except CorruptionError:  # the node could not answer: ask again
+            self._asked.discard(reply.node)
 
-    def _take(self, name: str, number: int, reply: Message) -> None:
-        if not reply.has_content():
-            self._note(number, name, f"{reply.error.code}: {reply.error.reason}")
+    def _take(self, name: str, number: int, reply: Reply) -> None:
+        if reply.error:
+            self._note(number, name, reply.error)
             return
         try:
-            if ERROR in reply.content.config_records.get(RECORD, ()):
-                self._note(number, name, entry(reply.content, ERROR, str))
+            if ERROR in (reply.record or ()):
+                self._note(number, name, entry(reply.record, ERROR, str))
                 return
-            data = entry(reply.content, MESSAGE, bytes)
+            data = entry(reply.record, MESSAGE, bytes)
         except CorruptionError as error:
             self._note(number, name, str(error))
             return
