@@ -34,6 +34,16 @@ def test_finetune_prints_a_summary_and_where_things_are(run):
     assert json.loads((out / "results.json").read_text())["patch_bytes"] < 2000
 
 
+def test_a_private_run_says_its_epsilon(folder, texts, tmp_path):
+    result = covector(
+        "finetune", "--model", folder, "--data", texts, "--by", "store", "--rounds", 2, "--seeds", 64,
+        "--dp-noise", 4, "--dp-clip", 1, "--out", tmp_path, "--no-save-model",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    spent = json.loads((tmp_path / "results.json").read_text())["methods"]["sketch"]["privacy"]["epsilon"]
+    assert f"epsilon {spent:.3g} at delta 1e-05" in result.output
+
+
 def test_patch_apply_gives_the_bits_of_the_saved_model(run, folder, tmp_path):
     out, _ = run
     applied = covector("patch", "apply", out / "model.patch", "--model", folder, "--out", tmp_path / "again")
@@ -76,6 +86,11 @@ def test_patch_info_merge_and_undo(run, folder, tmp_path):
         (["--method", "adam"], "method='adam'"),
         (["--preset", "huge"], "preset='huge'"),
         (["--engine", "mpi"], "engine='mpi'"),
+        (["--engine", "flower", "--method", "lora"], "engine='flower'"),
+        (["--nodes", "3"], "nodes=3"),
+        (["--round-timeout", "5"], "round_timeout=5.0"),
+        (["--dp-noise", "2"], "dp_clip=0.0"),
+        (["--screen-bound", "0.5"], "screen_bound=0.5"),
         (["--compare", "kseed,adam"], "compare='adam'"),
         (["--model", "./nowhere"], "nowhere"),
     ],

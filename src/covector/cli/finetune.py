@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -11,11 +11,14 @@ from rich.table import Table
 from covector.cli.console import out as console
 from covector.cli.live import LiveView
 from covector.errors import ArgumentError
-from covector.finetune import METHODS, PRESETS, Outcome, Settings
+from covector.finetune import METHODS, PRESETS, Engine, Flower, Outcome, Settings
 from covector.finetune import finetune as run_finetune
 from covector.finetune.figures import human_bytes
+from covector.finetune.settings import FEDERATED
 
 __all__ = ["finetune"]
+
+_PROTECTION, _ENGINE = "Protection", "Engine"
 
 
 def finetune(
@@ -43,7 +46,75 @@ def finetune(
     dtype: Annotated[str | None, typer.Option(help="'float32' or 'bfloat16'.")] = None,
     device: Annotated[str | None, typer.Option(help="'cpu' or a CUDA device.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    engine: Annotated[str, typer.Option(help="'inprocess'; for Flower see the page on engines.")] = "inprocess",
+    dp_noise: Annotated[
+        float | None,
+        typer.Option(
+            help="Differential privacy: what each client sends gets Gaussian noise of deviation dp-noise x dp-clip. "
+            "More noise is a smaller epsilon and slower learning.",
+            metavar="SIGMA",
+            rich_help_panel=_PROTECTION,
+        ),
+    ] = None,
+    dp_clip: Annotated[
+        float | None,
+        typer.Option(
+            help="Bound on what one client can say: each scalar (sketch: its vector's norm) is clipped to it first. "
+            "Without noise it promises nothing.",
+            metavar="C",
+            rich_help_panel=_PROTECTION,
+        ),
+    ] = None,
+    dp_delta: Annotated[
+        float | None, typer.Option(help="Delta at which epsilon is reported.", rich_help_panel=_PROTECTION)
+    ] = None,
+    screen_bound: Annotated[
+        float | None,
+        typer.Option(
+            help="The server bounds scalars (sketch: norms) beyond so many times their running median; 0 is off.",
+            metavar="C",
+            rich_help_panel=_PROTECTION,
+        ),
+    ] = None,
+    screen_policy: Annotated[
+        str | None, typer.Option(help="'clip' such a scalar to the bound or 'drop' it.", rich_help_panel=_PROTECTION)
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="'inprocess': all clients here, one after the other, over one model. 'flower': each client a process "
+            "of its own on Flower, with its own model and only its own data; the same bits.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = "inprocess",
+    superlink: Annotated[
+        str | None,
+        typer.Option(
+            help="A Flower SuperLink on this machine whose SuperNodes are the clients; none: one is started.",
+            metavar="HOST:PORT",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    root_certificates: Annotated[
+        Path | None,
+        typer.Option(help="PEM file that vouches for the SuperLink.", metavar="FILE", rich_help_panel=_ENGINE),
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(help="SuperNodes to wait for before the first round.", rich_help_panel=_ENGINE)
+    ] = None,
+    round_timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds until a round on Flower is closed without those that did not answer; 3600 if not given.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    late: Annotated[
+        str | None,
+        typer.Option(
+            help="'refuse' what comes after its round was closed, or 'apply' it with a weight halved for each round.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.", metavar="DIR")] = Path("runs/finetune"),
     resume: Annotated[bool, typer.Option(help="Go on with the run that is in OUT, from its journal.")] = False,
     save_model: Annotated[bool, typer.Option(help="Write the fine-tuned model (the patch is always written).")] = True,
@@ -62,15 +133,16 @@ def finetune(
       covector finetune --method kseed --rounds 40 --local-steps 8 --wire faithful
       covector finetune --data reviews.jsonl --by store --method sketch-zo
       covector finetune --model ./my-llama --data texts.jsonl --method sketch --seeds 16384
+      covector finetune --method kseed --dp-noise 4 --dp-clip 10 --dp-delta 1e-5
+      covector finetune --engine flower --rounds 3
     """
-    if engine != "inprocess":
-        raise ArgumentError("engine", engine, "'inprocess' (a Flower app is started with Flower's own commands)")
     if preset and preset not in PRESETS:
         raise ArgumentError("preset", preset, "one of " + ", ".join(map(repr, PRESETS)))
     given = {
         "rounds": rounds, "local_steps": local_steps, "seeds": seeds, "lr": lr, "eps": eps, "wire": wire,
         "clients": clients, "examples": examples, "test_examples": test_examples, "dtype": dtype, "device": device,
-        "seed": seed, "batch_size": batch_size,
+        "seed": seed, "batch_size": batch_size, "dp_noise": dp_noise, "dp_clip": dp_clip, "dp_delta": dp_delta,
+        "screen_bound": screen_bound, "screen_policy": screen_policy, "late": late,
     }  # fmt: skip
     chosen = PRESETS.get(preset, {"settings": {}, "compare": ()})
     values = {**chosen["settings"], **{name: value for name, value in given.items() if value is not None}}
@@ -79,13 +151,54 @@ def finetune(
     for name in others:
         if name not in METHODS:
             raise ArgumentError("compare", name, "one of " + ", ".join(map(repr, METHODS)))
+    options = {
+        "superlink": superlink, "root_certificates": root_certificates, "nodes": nodes, "timeout": round_timeout,
+    }  # fmt: skip
+    carrier = engine_of(engine, method, out, {name: value for name, value in options.items() if value is not None})
     with LiveView([settings.method, *[name for name in others if name != settings.method]], settings.rounds) as view:
-        outcome = run_finetune(settings, out, others, [view], resume, save=save_model)
+        outcome = run_finetune(settings, out, others, [view], resume, carrier, save_model)
     console().print(summary(outcome))
+    for line in privacy_lines(outcome):
+        console().print(line, soft_wrap=True)
     console().print(f"report: {outcome.out / 'report.html'}", soft_wrap=True)
     if outcome.patch is not None:
         size = human_bytes(outcome.patch.stat().st_size)
         console().print(f"patch:  {outcome.patch} ({size}); apply it with: covector patch apply", soft_wrap=True)
+
+
+def engine_of(name: str, method: str, out: Path, options: dict[str, Any]) -> Engine | None:
+    """The engine of that name; ``None`` is the embedded one.
+
+    Raises:
+        ArgumentError: no such engine, options of another one, or a method that is not federated.
+        MissingExtraError: Flower is not installed.
+    """
+    if name not in ("inprocess", "flower"):
+        raise ArgumentError("engine", name, "'inprocess' or 'flower'")
+    if name == "inprocess":
+        if options:
+            option, value = next(iter(options.items()))
+            argument = "round_timeout" if option == "timeout" else option
+            raise ArgumentError(argument, value, "nothing, unless --engine is 'flower'")
+        return None
+    if method not in FEDERATED:
+        raise ArgumentError(
+            "engine", name, f"'inprocess' with --method {method}; Flower is for " + ", ".join(FEDERATED)
+        )
+    return Flower(out / "flower", **options)
+
+
+def privacy_lines(outcome: Outcome) -> list[str]:
+    """What the noise of each private method adds up to."""
+    lines = []
+    for name, result in outcome.results.items():
+        if result.privacy is None:
+            continue
+        spent = result.privacy["epsilon"]
+        promise = "clipped without noise: no privacy is promised" if spent is None else f"epsilon {spent:.3g}"
+        at = f" at delta {result.privacy['delta']:g} for a whole client" if spent is not None else ""
+        lines.append(f"privacy of {name}: {promise}{at}, {result.privacy['releases']} values released by each")
+    return lines
 
 
 def summary(outcome: Outcome) -> Table:

@@ -72,4 +72,3 @@ class FlowerClients:
         while len(self._clients) > self.keep:
             self._clients.popitem(last=False)
         return client
-

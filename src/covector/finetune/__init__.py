@@ -4,6 +4,7 @@
 reproduces it from the base, the journal, the metrics and a report.
 """
 
+from covector.finetune.engines import Embedded, Engine, Flower, Job
 from covector.finetune.federation import Federation, gather
 from covector.finetune.outputs import Outcome, finetune
 from covector.finetune.progress import Listener, RoundRecord
@@ -14,7 +15,11 @@ from covector.finetune.settings import METHODS, PRESETS, Settings
 __all__ = [
     "METHODS",
     "PRESETS",
+    "Embedded",
+    "Engine",
     "Federation",
+    "Flower",
+    "Job",
     "Listener",
     "MethodResult",
     "Outcome",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,11 @@ from covector.random import Stream, derive, uniform
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Federation", "gather"]
+__all__ = ["Federation", "gather", "task_from"]
 
 Examples = dict[str, list[dict[str, Any]]]
+
+_KEYS = {"text": ("text",), "prompt": ("prompt", "completion"), "label": ("text", "label")}
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,15 @@ class Federation:
         train: by client; a client may have none.
         validation: by client; for choices during training.
         test: by client; looked at before and after, never in between.
+        options: what :func:`task_from` makes the task of, JSON-ready; machines that see only their own data agree
+            on the task by it.
     """
 
     task: language.TokenizedTask
     train: Examples
     validation: Examples
     test: Examples
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def clients(self) -> list[str]:
@@ -74,11 +79,22 @@ def gather(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Federation
     examples = [example for part in train.values() for example in part]
     if not examples or not any(test.values()):
         raise DataError(f"data={settings.data!r} leaves no examples to train on or to test with")
-    task = language.task_for(examples, tokenizer, max_length=settings.max_length, **_labels(examples))
+    options = {"shape": language.shape_of(examples), "max_length": settings.max_length, **_labels(examples)}
     limited = {name: part[: settings.examples] for name, part in train.items()}
     tested = {name: part[: settings.test_examples] for name, part in test.items()}
     checked = {name: part[: settings.check_examples] for name, part in validation.items()}
-    return Federation(task, limited, checked, tested)
+    return Federation(task_from(options, tokenizer), limited, checked, tested, options)
+
+
+def task_from(options: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> language.TokenizedTask:
+    """The task that ``options`` describe.
+
+    Args:
+        options: ``shape``, and the arguments of the shape's task.
+        tokenizer: the model's tokenizer.
+    """
+    example = {key: "" for key in _KEYS[options["shape"]]}
+    return language.task_for([example], tokenizer, **{key: options[key] for key in options if key != "shape"})
 
 
 def _from_catalog(settings: Settings) -> dict[str, Examples]:

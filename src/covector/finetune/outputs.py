@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from covector import language
-from covector.finetune.methods import FEDERATED
+from covector.finetune.engines import Engine
 from covector.finetune.progress import Listener
 from covector.finetune.report import write_report
-from covector.finetune.run import Engine, MethodResult, Workbench
+from covector.finetune.run import MethodResult, Workbench
 from covector.finetune.scoring import Scorecard
 from covector.finetune.settings import Settings
 from covector.gradients.patch import Patch
@@ -61,6 +61,7 @@ class Outcome:
                 "bytes_total": sum(record.bytes for record in result.records),
                 "peak_memory_bytes": result.memory,
                 "digest": result.digest,
+                "privacy": result.privacy,
                 "validation": [[r.round, r.validation] for r in result.records if r.validation is not None],
             }
             for name, result in self.results.items()
@@ -100,13 +101,14 @@ def finetune(
         compare: further methods, run afterwards with their own defaults on the same model and data.
         listeners: called with each :class:`~covector.finetune.RoundRecord`.
         resume: go on with the run that is in ``out``.
-        engine: drives the federated methods; default: the embedded one.
+        engine: drives the federated methods; default: :class:`~covector.finetune.Embedded`.
         save: write the fine-tuned model (the patch is written in any case).
 
     Returns:
         The scores before and after, and where things are.
 
     Raises:
+        ArgumentError: an engine for a method that is not federated.
         MismatchError: ``out`` holds another run.
     """
     folder = Path(out)
@@ -123,7 +125,7 @@ def finetune(
             outcome.patch = folder / "model.patch"
             name = settings.model if "/" not in settings.model else Path(settings.model).name
             Patch.make(bench.replica.theta0, result.ledger, name).save(outcome.patch)
-        if save and (method in FEDERATED or method != "lora"):
+        if save and method != "lora":
             language.save_model(bench.model, bench.tokenizer, folder / "model")
     (folder / "results.json").write_text(json.dumps(outcome.to_dict(), indent=1) + "\n", encoding="utf-8")
     write_report(outcome, folder / "report.html")

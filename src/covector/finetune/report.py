@@ -40,7 +40,9 @@ def _context(outcome: Outcome) -> dict[str, Any]:
     data = outcome.to_dict()
     main = outcome.main
     federated = [name for name, result in outcome.results.items() if result.bytes_up]
-    figures = {"scores": scores_figure(outcome), "losses": losses_figure(main)}
+    figures = {"scores": scores_figure(outcome)}
+    if any(record.losses for record in main.records):  # private clients keep theirs
+        figures["losses"] = losses_figure(main)
     figures["seconds"] = quality_figure(outcome, "seconds")
     if federated:
         figures["quality"] = quality_figure(outcome, "bytes")
@@ -51,6 +53,7 @@ def _context(outcome: Outcome) -> dict[str, Any]:
         "name": main.settings.method,
         "settings": main.settings.to_dict(),
         "methods": data["methods"],
+        "private": {name: result.privacy for name, result in outcome.results.items() if result.privacy},
         "about": {name: str(values["about"]) for name, values in METHODS.items()},
         "figures": figures,
         "events": [line for result in outcome.results.values() for record in result.records for line in record.events],

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from covector import federated, language, trees
-from covector.errors import MismatchError
+from covector.errors import ArgumentError, MismatchError, require_extra
 from covector.finetune.central import central_rounds
+from covector.finetune.engines import Embedded, Engine, Job
 from covector.finetune.federation import Federation, gather
 from covector.finetune.lora import lora_rounds
-from covector.finetune.methods import FEDERATED, make_clients, make_header, make_server
+from covector.finetune.methods import FEDERATED, make_header, make_server
+from covector.finetune.privacy import account
 from covector.finetune.progress import Listener, Metrics, RoundRecord, Tensorboard
 from covector.finetune.scoring import Scorecard, calibrated_accuracy, score
 from covector.finetune.settings import Settings
 from covector.gradients import Ledger
 from covector.gradients.journal import Journal
 
-__all__ = ["Engine", "MethodResult", "Workbench", "peak_memory"]
+__all__ = ["MethodResult", "Workbench", "peak_memory"]
 
-# an engine drives a server's rounds with some clients: federated.run is the embedded one
-Engine = Callable[..., Any]
+
+# a folder of an earlier version does not name what came since
+_DEFAULTS = {f.name: f.default for f in fields(Settings)}
 
 
 def peak_memory() -> int:
@@ -55,6 +59,7 @@ class MethodResult:
         digest: SHA-256 of the final parameters.
         memory: peak resident memory of the process in bytes, so far.
         predictions: what the trained model says to a few test examples.
+        privacy: epsilon and what it follows from (:func:`covector.finetune.privacy.account`), for a private run.
     """
 
     settings: Settings
@@ -65,6 +70,7 @@ class MethodResult:
     digest: str = ""
     memory: int = 0
     predictions: list[dict[str, Any]] = field(default_factory=list)
+    privacy: dict[str, Any] | None = None
 
     @property
     def bytes_up(self) -> float:
@@ -88,6 +94,11 @@ class Workbench:
         listeners: called with every :class:`RoundRecord`.
         resume: go on with journals found in ``out``; otherwise they must not exist.
         engine: drives the federated methods; default the embedded one.
+
+    Raises:
+        ArgumentError: an engine for a method that is not federated.
+        MismatchError: ``out`` holds another run.
+        MissingExtraError: privacy without its accountant.
     """
 
     def __init__(
@@ -101,7 +112,12 @@ class Workbench:
         self.settings = settings
         self.out = out
         self.resume = resume
-        self.engine = engine or federated.run
+        self.engine: Engine = engine or Embedded()
+        self.resumed = 0
+        if engine is not None and settings.method not in FEDERATED:
+            raise ArgumentError("method", settings.method, "one that an engine drives: " + ", ".join(FEDERATED))
+        if settings.dp_noise:
+            require_extra("dp_accounting", "federated")
         out.mkdir(parents=True, exist_ok=True)
         self._remember_settings()
         self.model, self.tokenizer = language.load_model(settings.model, settings.dtype, settings.device)
@@ -117,13 +133,14 @@ class Workbench:
         path = self.out / "settings.json"
         now = self.settings.to_dict()
         if path.exists() and self.resume:
-            before = json.loads(path.read_text())
+            before = {**_DEFAULTS, **json.loads(path.read_text())}
+            self.resumed = before.get("resumed", 0) + 1
             different = {name for name in now if before.get(name) != now[name]} - {"rounds", "device"}
             if different:
                 raise MismatchError(f"cannot resume {self.out}: {sorted(different)} differ from the run that is there")
         elif any(self.out.glob("*.journal")):
             raise MismatchError(f"{self.out} holds a run already: pass --resume to go on with it, or another --out")
-        path.write_text(json.dumps(now, indent=1) + "\n")
+        path.write_text(json.dumps({**now, "resumed": self.resumed}, indent=1) + "\n")
 
     def base(self) -> tuple[Scorecard, float | None]:
         """Test scores of the untouched model, and its accuracy after moving the threshold."""
@@ -165,7 +182,6 @@ class Workbench:
         header = make_header(settings, self.replica)
         with Journal(self.out / f"{settings.method}.journal") as journal:
             server = make_server(settings, header, journal)
-            clients = make_clients(settings, header, self.replica, self.federation)
             records += [r for r in self.metrics.read(settings.method, server.round) if r.round]
             begin = time.perf_counter() - (records[-1].seconds if len(records) > 1 else 0.0)
 
@@ -173,7 +189,7 @@ class Workbench:
                 record = RoundRecord(
                     settings.method,
                     metrics.round,
-                    losses=metrics.losses,
+                    losses={name: loss for name, loss in metrics.losses.items() if not math.isnan(loss)},
                     up={name: traffic.up for name, traffic in metrics.traffic.items()},
                     down={name: traffic.down for name, traffic in metrics.traffic.items()},
                     seconds=time.perf_counter() - begin,
@@ -183,10 +199,12 @@ class Workbench:
                     self.replica.show(server.ledger)
                 self._tell(records, record, settings)
 
-            self.engine(server, clients, settings.rounds, callbacks=[on_round])
+            self.engine(Job(settings, header, self.replica, self.federation), server, [on_round])
             seconds = time.perf_counter() - begin
             self.replica.show(server.ledger)
-            return self._finished(settings, records, seconds, self.model, server.ledger)
+            result = self._finished(settings, records, seconds, self.model, server.ledger)
+            result.privacy = account(settings, records, self.resumed)
+            return result
 
     def _central(self, settings: Settings) -> Iterator[tuple[Any, dict[str, float], int]]:
         for losses in central_rounds(settings, self.objective, self.federation):

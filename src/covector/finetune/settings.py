@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from covector.errors import ArgumentError
 
-__all__ = ["METHODS", "PRESETS", "Settings"]
+__all__ = ["FEDERATED", "METHODS", "PRESETS", "Settings"]
 
 # What a method is, and its defaults. Only the learning rates of sketch and kseed were chosen by runs on the
 # validation split of the built-in sentiment data; the others are starting points.
@@ -43,6 +43,8 @@ METHODS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 ONE_MACHINE = ("mezo", "backprop")
+# the methods whose clients exchange messages of the protocol, and may screen, noise and run on any engine
+FEDERATED = ("sketch", "sketch-zo", "kseed", "kseed-pro")
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,20 @@ class Settings:
         max_length: most tokens of an example.
         dtype: ``"float32"`` or ``"bfloat16"``.
         device: ``"cpu"`` or a CUDA device.
-        seed: of everything random.
+        seed: of everything random, but for the noise of ``dp_noise``.
+        dp_noise: noise multiplier sigma of differential privacy; 0 adds none. Clients then weigh the same.
+        dp_clip: C, what every value a client releases is clipped to before noise of deviation sigma C is added:
+            the magnitude of a scalar, for ``sketch`` the Euclidean norm of its vector; 0 is off.
+        dp_delta: at which epsilon is reported.
+        screen_bound: the server bounds scalars (for ``sketch`` norms) at so many times their running median; 0 is
+            off.
+        screen_policy: ``"clip"`` them to the bound or ``"drop"`` them.
+        late: what the server does with a reply to a closed round: ``"refuse"`` it, or ``"apply"`` it with a weight
+            halved for every round it is late. In one process nothing is late.
 
     Raises:
-        ArgumentError: a value out of range; the message names it.
+        ArgumentError: a value out of range, or privacy for a method whose clients send nothing of the protocol;
+            the message names it.
 
     >>> Settings(method="kseed").lr == METHODS["kseed"]["lr"]
     True
@@ -98,6 +110,12 @@ class Settings:
     dtype: str = "float32"
     device: str = "cpu"
     seed: int = 0
+    dp_noise: float = 0.0
+    dp_clip: float = 0.0
+    dp_delta: float = 1e-5
+    screen_bound: float = 64.0
+    screen_policy: Literal["clip", "drop"] = "clip"
+    late: Literal["refuse", "apply"] = "refuse"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -117,6 +135,24 @@ class Settings:
                 raise ArgumentError(name, getattr(self, name), "a positive number")
         if self.wire not in ("compact", "faithful"):
             raise ArgumentError("wire", self.wire, "'compact' or 'faithful'")
+        self._check_privacy()
+        if self.screen_bound != 0.0 and not 1.0 < self.screen_bound < float("inf"):
+            raise ArgumentError("screen_bound", self.screen_bound, "a number above 1, or 0 for off")
+        for name, choices in (("screen_policy", ("clip", "drop")), ("late", ("refuse", "apply"))):
+            if getattr(self, name) not in choices:
+                raise ArgumentError(name, getattr(self, name), " or ".join(map(repr, choices)))
+
+    def _check_privacy(self) -> None:
+        for name in ("dp_noise", "dp_clip"):
+            value = getattr(self, name)
+            if not 0.0 <= value < float("inf"):
+                raise ArgumentError(name, value, "a positive number, or 0 for off")
+            if value and self.method not in FEDERATED:
+                raise ArgumentError(name, value, f"0 with method={self.method!r}: it is for " + ", ".join(FEDERATED))
+        if self.dp_noise and not self.dp_clip:
+            raise ArgumentError("dp_clip", self.dp_clip, "a positive number: the noise is dp_noise times dp_clip")
+        if not 0.0 < self.dp_delta < 1.0:
+            raise ArgumentError("dp_delta", self.dp_delta, "a probability between 0 and 1, such as 1e-5")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON-ready values.
@@ -133,6 +169,8 @@ class Settings:
         True
         """
         own = {"rounds", "local_steps", "seeds", "lr", "eps"}
+        if values.get("method") in METHODS and values["method"] not in FEDERATED:
+            own |= {"dp_noise", "dp_clip"}  # they have no meaning there
         kept = {k: v for k, v in self.to_dict().items() if not ("method" in values and k in own)}
         return Settings(**{**kept, **values})
 
