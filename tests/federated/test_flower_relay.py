@@ -121,7 +121,7 @@ def test_an_app_says_what_it_was_told(tmp_path):
 SLEEPER = "import signal, time; signal.signal(signal.SIGTERM, signal.{how}); print('up', flush=True); time.sleep(600)"
 RUN = """
 import subprocess, sys, time
-keeper = subprocess.Popen([sys.executable, {keeper!r}], stdin=subprocess.PIPE)
+keeper = subprocess.Popen([sys.executable, {keeper!r}, {private!r}], stdin=subprocess.PIPE)
 for code in {codes!r}:
     child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
     child.stdout.readline()
@@ -143,9 +143,12 @@ def alive(pid):
 
 
 @pytest.mark.processes
-def test_a_run_that_is_killed_leaves_no_process(tmp_path):
+def test_a_run_that_is_killed_leaves_no_process_and_no_data(tmp_path):
     codes = [SLEEPER.format(how="SIG_DFL"), SLEEPER.format(how="SIG_IGN")]
-    code = RUN.format(keeper=flower_keeper.__file__, codes=codes)
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "train-0.jsonl").write_text("a client's own text")
+    code = RUN.format(keeper=flower_keeper.__file__, private=str(private), codes=codes)
     run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     lines = [run.stdout.readline().strip() for _ in range(3)]
     assert lines[2] == "ready"
@@ -155,9 +158,10 @@ def test_a_run_that_is_killed_leaves_no_process(tmp_path):
     run.wait()
     run.stdout.close()
     end = time.monotonic() + 30.0
-    while any(map(alive, children)) and time.monotonic() < end:
+    while (private.exists() or any(map(alive, children))) and time.monotonic() < end:
         time.sleep(0.1)
     assert not any(map(alive, children))
+    assert not private.exists()
 
 
 @pytest.mark.processes

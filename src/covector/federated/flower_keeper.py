@@ -1,13 +1,15 @@
 """Keeper: ends Flower's processes when the run's process ends, however it ends.
 
 It runs as a script with the standard library only. Every line on its standard input is the number of a process
-group; when the input is closed, by the run or by its death, the groups are ended.
+group; when the input is closed, by the run or by its death, the groups are ended and the folder that is its argument,
+where each client's examples lie, is deleted.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -41,3 +43,4 @@ def _signal(groups: list[int], how: int) -> list[int]:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_groups([int(line) for line in sys.stdin])
+    shutil.rmtree(sys.argv[1], ignore_errors=True)

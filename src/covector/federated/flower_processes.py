@@ -105,7 +105,7 @@ class FlowerProcesses:
         logs: folder for one log a program.
 
     Attributes:
-        private: a folder that only this user may enter, deleted in the end: Flower's home, apps, node settings.
+        private: a folder that only this user may enter, deleted in the end: Flower's home, the app, what nodes get.
 
     Raises:
         MissingExtraError: ``flwr`` is not installed.
@@ -115,10 +115,9 @@ class FlowerProcesses:
         require_extra("flwr", "federated")
         self.logs = logs
         logs.mkdir(parents=True, exist_ok=True)
-        self._held = tempfile.TemporaryDirectory(prefix="covector-")
-        self.private = Path(self._held.name)
+        self.private = Path(tempfile.mkdtemp(prefix="covector-"))
         self.started: dict[str, subprocess.Popen[bytes]] = {}
-        keeper = [sys.executable, str(Path(__file__).with_name("flower_keeper.py"))]
+        keeper = [sys.executable, str(Path(__file__).with_name("flower_keeper.py")), str(self.private)]
         self._keeper = subprocess.Popen(keeper, stdin=subprocess.PIPE)
 
     def __enter__(self) -> FlowerProcesses:
@@ -136,7 +135,6 @@ class FlowerProcesses:
             time.sleep(0.05)
         for process in self.started.values():
             process.wait()
-        self._held.cleanup()
 
     def superlink(self) -> str:
         """Start a SuperLink on a free port of the loopback interface; returns its address."""

@@ -46,7 +46,11 @@ class Engine(Protocol):
 
 
 class Embedded:
-    """Server and clients in this process, over one shared model."""
+    """Server and clients in this process, over one shared model.
+
+    >>> callable(Embedded())  # an engine is called with a job, the server and what to call back after each round
+    True
+    """
 
     def __call__(self, job: Job, server: federated.Server, callbacks: Listeners) -> federated.Run:
         clients = make_clients(job.settings, job.replica, job.federation, job.header)
@@ -69,6 +73,9 @@ class Flower:
     Raises:
         ArgumentError: a value out of range.
         MissingExtraError: ``flwr`` is not installed.
+
+    >>> Flower("runs/mine/flower", timeout=600.0).superlink is None  # the clients will be processes of this machine
+    True
     """
 
     def __init__(
