@@ -39,6 +39,9 @@ def finetune(
     batch_size: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Size of the pool: K seeds, or the N numbers of a sketch.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Of the learning rate over the rounds: 'constant', 'linear' or 'cosine'.")
+    ] = None,
     eps: Annotated[float | None, typer.Option(help="Step of finite differences.")] = None,
     wire: Annotated[str | None, typer.Option(help="kseed's messages: 'compact' or 'faithful'.")] = None,
     examples: Annotated[int | None, typer.Option(help="At most so many training examples a client.")] = None,
@@ -142,7 +145,7 @@ def finetune(
         "rounds": rounds, "local_steps": local_steps, "seeds": seeds, "lr": lr, "eps": eps, "wire": wire,
         "clients": clients, "examples": examples, "test_examples": test_examples, "dtype": dtype, "device": device,
         "seed": seed, "batch_size": batch_size, "dp_noise": dp_noise, "dp_clip": dp_clip, "dp_delta": dp_delta,
-        "screen_bound": screen_bound, "screen_policy": screen_policy, "late": late,
+        "screen_bound": screen_bound, "screen_policy": screen_policy, "late": late, "schedule": schedule,
     }  # fmt: skip
     chosen = PRESETS.get(preset, {"settings": {}, "compare": ()})
     values = {**chosen["settings"], **{name: value for name, value in given.items() if value is not None}}
@@ -155,8 +158,10 @@ def finetune(
         "superlink": superlink, "root_certificates": root_certificates, "nodes": nodes, "timeout": round_timeout,
     }  # fmt: skip
     carrier = engine_of(engine, method, out, {name: value for name, value in options.items() if value is not None})
-    with LiveView([settings.method, *[name for name in others if name != settings.method]], settings.rounds) as view:
-        outcome = run_finetune(settings, out, others, [view], resume, carrier, save_model)
+    beside = None if rounds else chosen.get("compare_rounds")
+    shown = {settings.method: settings.rounds, **dict.fromkeys(others, beside or settings.rounds)}
+    with LiveView({**shown, settings.method: settings.rounds}) as view:
+        outcome = run_finetune(settings, out, others, [view], resume, carrier, save_model, beside)
     console().print(summary(outcome))
     for line in privacy_lines(outcome):
         console().print(line, soft_wrap=True)

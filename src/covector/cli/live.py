@@ -18,11 +18,10 @@ class LiveView:
     """A listener that draws progress on standard error; plain lines where that is no terminal.
 
     Args:
-        methods: names of the methods, in the order they run.
-        rounds: rounds of each.
+        methods: rounds of each method, in the order they run.
     """
 
-    def __init__(self, methods: list[str], rounds: int) -> None:
+    def __init__(self, methods: dict[str, int]) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.progress = Progress(
             TextColumn("{task.description:<10}"),
@@ -34,7 +33,8 @@ class LiveView:
             disable=not self.console.is_terminal,
         )
         self.tasks: dict[str, TaskID] = {
-            name: self.progress.add_task(name, total=rounds, start=False, status="waiting") for name in methods
+            name: self.progress.add_task(name, total=rounds, start=False, status="waiting")
+            for name, rounds in methods.items()
         }
         self.score: dict[str, float] = {}
         self.moved: dict[str, list[int]] = {}

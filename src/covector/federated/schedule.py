@@ -6,7 +6,19 @@ import math
 
 from covector.federated.header import RunHeader
 
-__all__ = ["rate"]
+__all__ = ["rate", "share"]
+
+
+def share(schedule: str, round: int, rounds: int) -> float:
+    """What is left of the learning rate in ``round`` of ``rounds``, from 1 downwards.
+
+    >>> [share("linear", r, 4) for r in (1, 2, 4, 9)]
+    [1.0, 0.75, 0.25, 0.25]
+    """
+    done = (min(round, rounds) - 1) / rounds
+    if schedule == "linear":
+        return 1 - done
+    return (1 + math.cos(math.pi * done)) / 2 if schedule == "cosine" else 1.0
 
 
 def rate(header: RunHeader, round: int) -> float:
@@ -20,9 +32,4 @@ def rate(header: RunHeader, round: int) -> float:
     >>> [rate(header, r) for r in (1, 2, 4, 9)]
     [1.0, 0.75, 0.25, 0.25]
     """
-    done = (min(round, header.rounds) - 1) / header.rounds
-    if header.schedule == "linear":
-        return header.lr * (1 - done)
-    if header.schedule == "cosine":
-        return header.lr * (1 + math.cos(math.pi * done)) / 2
-    return header.lr
+    return header.lr * share(header.schedule, round, header.rounds)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from covector.estimators import ZerothOrder
+from covector.federated.schedule import share
 from covector.finetune.federation import Federation
 from covector.finetune.settings import Settings
 from covector.objective import Objective
@@ -22,13 +23,15 @@ def central_rounds(settings: Settings, objective: Objective, federation: Federat
     batches = federation.task.batches(examples, settings.batch_size, derive(settings.seed, "pooled"))
     estimator = ZerothOrder(eps=settings.eps, seed=derive(settings.seed, "mezo"), nonfinite="skip")
     optimizer = torch.optim.AdamW(objective.params.values(), lr=settings.lr, weight_decay=0.0)
-    for _ in range(settings.rounds):
+    for number in range(1, settings.rounds + 1):
+        lr = settings.lr * share(settings.schedule, number, settings.rounds)
+        optimizer.param_groups[0]["lr"] = lr
         losses = []
         for _ in range(settings.local_steps):
             batch = next(batches)
             if settings.method == "mezo":
                 estimate = estimator(objective, batch)
-                estimate.gradient.add_to_(objective.params, -settings.lr)
+                estimate.gradient.add_to_(objective.params, -lr)
                 losses.append(estimate.loss)
                 continue
             optimizer.zero_grad(set_to_none=True)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from covector.errors import require_extra
+from covector.federated.schedule import share
 from covector.finetune.federation import Federation
 from covector.finetune.settings import Settings
 
@@ -56,8 +57,10 @@ def lora_rounds(settings: Settings, model: Any, federation: Federation, rank: in
         for client in clients:
             _set(objective.params, common)
             optimizer = torch.optim.AdamW(objective.params.values(), lr=settings.lr, weight_decay=0.0)
+            lr = settings.lr * share(settings.schedule, number + 1, settings.rounds)
             if client in moments:  # the moments stay at the client, as its data do
                 optimizer.load_state_dict(moments[client])
+            optimizer.param_groups[0]["lr"] = lr
             for step in range(settings.local_steps):
                 batch = data[client][(number * settings.local_steps + step) % len(data[client])]
                 optimizer.zero_grad(set_to_none=True)

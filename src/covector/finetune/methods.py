@@ -44,6 +44,7 @@ def make_header(settings: Settings, replica: Replica) -> RunHeader:
         "local_steps": settings.local_steps,
         "eps": settings.eps,
         "rounds": settings.rounds,
+        "schedule": settings.schedule,
         "key": derive(settings.seed, "run"),
     }
     if isinstance(pool, SeedPool):

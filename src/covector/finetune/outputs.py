@@ -91,6 +91,7 @@ def finetune(
     resume: bool = False,
     engine: Engine | None = None,
     save: bool = True,
+    compare_rounds: int | None = None,
 ) -> Outcome:
     """Fine-tune as the settings say and write the results to a folder.
 
@@ -103,6 +104,7 @@ def finetune(
         resume: go on with the run that is in ``out``.
         engine: drives the federated methods; default: :class:`~covector.finetune.Embedded`.
         save: write the fine-tuned model (the patch is written in any case).
+        compare_rounds: rounds of the compared methods; default: as many as the main one has.
 
     Returns:
         The scores before and after, and where things are.
@@ -117,7 +119,9 @@ def finetune(
     base_predictions = bench.samples(bench.model)
     outcome = Outcome(folder, base, calibrated, {}, numel(bench.objective.params), base_predictions)
     for method in dict.fromkeys([settings.method, *compare]):
-        chosen = settings if method == settings.method else _like(settings, method)
+        chosen = settings
+        if method != settings.method:
+            chosen = settings.changed(method=method, rounds=compare_rounds or settings.rounds)
         result = outcome.results[method] = bench.run(chosen)
         if method != settings.method:
             continue
@@ -130,11 +134,3 @@ def finetune(
     (folder / "results.json").write_text(json.dumps(outcome.to_dict(), indent=1) + "\n", encoding="utf-8")
     write_report(outcome, folder / "report.html")
     return outcome
-
-
-def _like(settings: Settings, method: str) -> Settings:
-    """The settings of a compared method: its own defaults, for as many rounds as the main method has."""
-    other = settings.changed(method=method)
-    return other.changed(
-        rounds=settings.rounds, local_steps=other.local_steps, seeds=other.seeds, lr=other.lr, eps=other.eps
-    )

@@ -126,6 +126,7 @@ class Workbench:
         self.replica = federated.Replica(self.objective)
         self.metrics = Metrics(out / "metrics.jsonl")
         self.listeners: list[Listener] = [self.metrics, *listeners]
+        self._before: float | None = None
         with contextlib.suppress(ImportError):
             self.listeners.append(Tensorboard(out / "tensorboard"))
 
@@ -147,6 +148,7 @@ class Workbench:
         self.restore()
         test = score(self.federation, self.model, self.federation.test)
         validation = score(self.federation, self.model, self.federation.validation)
+        self._before = validation.overall.value
         return test, calibrated_accuracy(validation, self.federation.validation, test, self.federation.test)
 
     def restore(self) -> None:
@@ -157,7 +159,8 @@ class Workbench:
     def run(self, settings: Settings) -> MethodResult:
         """Run one method from the base model to its end."""
         self.restore()
-        records = [RoundRecord(settings.method, 0, validation=self._look())]
+        before = self._look() if self._before is None else self._before
+        records = [RoundRecord(settings.method, 0, validation=before)]
         for listener in self.listeners:
             listener(records[0])
         if settings.method in FEDERATED:

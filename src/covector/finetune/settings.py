@@ -15,36 +15,45 @@ __all__ = ["FEDERATED", "METHODS", "PRESETS", "Settings"]
 METHODS: dict[str, dict[str, Any]] = {
     "sketch": {
         "about": "backpropagation projected onto N numbers, averaged over clients, Adam on the N numbers",
-        "rounds": 20, "local_steps": 1, "seeds": 4096, "lr": 8e-4, "eps": 2.0**-8,
+        "rounds": 20, "local_steps": 1, "seeds": 4096, "lr": 8e-4, "eps": 2.0**-8, "schedule": "constant",
     },
     "sketch-zo": {
         "about": "forward passes only, directions in the same N numbers, averaged over clients",
-        "rounds": 20, "local_steps": 2, "seeds": 4096, "lr": 8e-4, "eps": 2.0**-8,
+        "rounds": 20, "local_steps": 2, "seeds": 4096, "lr": 8e-4, "eps": 2.0**-8, "schedule": "linear",
     },
     "kseed": {
         "about": "FedKSeed: a pool of K seeds, local zeroth-order steps, scalars only",
-        "rounds": 20, "local_steps": 2, "seeds": 4096, "lr": 4e-4, "eps": 2.0**-8,
+        "rounds": 20, "local_steps": 2, "seeds": 4096, "lr": 4e-4, "eps": 2.0**-8, "schedule": "linear",
     },
     "kseed-pro": {
         "about": "FedKSeed-Pro: as kseed, seeds with large scalars drawn more often",
-        "rounds": 20, "local_steps": 2, "seeds": 4096, "lr": 4e-4, "eps": 2.0**-8,
+        "rounds": 20, "local_steps": 2, "seeds": 4096, "lr": 4e-4, "eps": 2.0**-8, "schedule": "linear",
     },
     "mezo": {
         "about": "one machine, all data together, zeroth-order steps",
-        "rounds": 20, "local_steps": 16, "seeds": 0, "lr": 1e-4, "eps": 2.0**-8,
+        "rounds": 20, "local_steps": 16, "seeds": 0, "lr": 1e-4, "eps": 2.0**-8, "schedule": "linear",
     },
     "backprop": {
         "about": "one machine, all data together, AdamW on all parameters: the ceiling",
-        "rounds": 20, "local_steps": 4, "seeds": 0, "lr": 2e-5, "eps": 2.0**-8,
+        "rounds": 20, "local_steps": 4, "seeds": 0, "lr": 2e-5, "eps": 2.0**-8, "schedule": "constant",
     },
     "lora": {
         "about": "FedAvg of LoRA adapters (PEFT), AdamW at the clients: the usual way to save bytes",
-        "rounds": 20, "local_steps": 1, "seeds": 0, "lr": 1e-3, "eps": 2.0**-8,
+        "rounds": 20, "local_steps": 1, "seeds": 0, "lr": 1e-3, "eps": 2.0**-8, "schedule": "constant",
     },
 }  # fmt: skip
 ONE_MACHINE = ("mezo", "backprop")
 # the methods whose clients exchange messages of the protocol, and may screen, noise and run on any engine
 FEDERATED = ("sketch", "sketch-zo", "kseed", "kseed-pro")
+
+# what a method brings its own defaults for
+TUNED = ("rounds", "local_steps", "seeds", "lr", "eps", "schedule")
+CHOICES = {
+    "wire": ("compact", "faithful"),
+    "schedule": ("constant", "linear", "cosine"),
+    "screen_policy": ("clip", "drop"),
+    "late": ("refuse", "apply"),
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ class Settings:
         batch_size: examples a step.
         seeds: size of the pool: K seeds, or the N numbers of a sketch.
         lr: learning rate.
+        schedule: of the learning rate over the rounds: ``"constant"``, ``"linear"`` or ``"cosine"``, down to zero.
         eps: step of finite differences.
         wire: ``"compact"`` or, for kseed, ``"faithful"``.
         clients: at most so many clients a round; ``None``: all.
@@ -99,6 +109,7 @@ class Settings:
     batch_size: int = 16
     seeds: int = 0
     lr: float = 0.0
+    schedule: str = ""
     eps: float = 0.0
     wire: str = "compact"
     clients: int | None = None
@@ -120,8 +131,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ArgumentError("method", self.method, "one of " + ", ".join(map(repr, METHODS)))
-        for name in ("rounds", "local_steps", "seeds", "lr", "eps"):
-            if getattr(self, name) == 0:
+        for name in TUNED:
+            if getattr(self, name) in (0, ""):
                 object.__setattr__(self, name, METHODS[self.method][name])
         for name in ("rounds", "local_steps", "batch_size", "check_every", "max_length"):
             if getattr(self, name) < 1:
@@ -133,12 +144,10 @@ class Settings:
         for name in ("lr", "eps"):
             if not 0.0 < getattr(self, name) < float("inf"):
                 raise ArgumentError(name, getattr(self, name), "a positive number")
-        if self.wire not in ("compact", "faithful"):
-            raise ArgumentError("wire", self.wire, "'compact' or 'faithful'")
         self._check_privacy()
         if self.screen_bound != 0.0 and not 1.0 < self.screen_bound < float("inf"):
             raise ArgumentError("screen_bound", self.screen_bound, "a number above 1, or 0 for off")
-        for name, choices in (("screen_policy", ("clip", "drop")), ("late", ("refuse", "apply"))):
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ArgumentError(name, getattr(self, name), " or ".join(map(repr, choices)))
 
@@ -168,16 +177,19 @@ class Settings:
         >>> Settings(rounds=3).changed(method="kseed").lr == METHODS["kseed"]["lr"]
         True
         """
-        own = {"rounds", "local_steps", "seeds", "lr", "eps"}
+        own = set(TUNED)
         if values.get("method") in METHODS and values["method"] not in FEDERATED:
             own |= {"dp_noise", "dp_clip"}  # they have no meaning there
         kept = {k: v for k, v in self.to_dict().items() if not ("method" in values and k in own)}
         return Settings(**{**kept, **values})
 
 
-# what a preset sets, and the methods it is compared with
+# what a preset sets, the methods it is compared with, and for how many rounds if not for as many
 PRESETS: dict[str, dict[str, Any]] = {
-    "demo": {"settings": {"rounds": 10, "test_examples": 75}, "compare": ("sketch-zo", "kseed")},
+    # forward passes cost more time for less; six rounds of them keep the whole demo under ten minutes
+    "demo": {
+        "settings": {"rounds": 10, "test_examples": 75}, "compare": ("sketch-zo", "kseed"), "compare_rounds": 6,
+    },
     "quick": {"settings": {"rounds": 3, "test_examples": 24, "examples": 96, "check_every": 3}, "compare": ()},
     "full": {"settings": {}, "compare": ("sketch-zo", "kseed", "kseed-pro", "lora", "mezo", "backprop")},
-}
+}  # fmt: skip
