@@ -1,0 +1,8 @@
+"""How a gradient becomes a step: six slots, and the published optimizers as compositions of them."""
+
+from covector.optim.adam import Adam, AdamW
+from covector.optim.optimizer import Optimizer
+from covector.optim.rule import Rule
+from covector.optim.slots import Basis, Bucket, Map, Scale, Slots, Transform
+
+__all__ = ["Adam", "AdamW", "Basis", "Bucket", "Map", "Optimizer", "Rule", "Scale", "Slots", "Transform"]
