@@ -2,7 +2,22 @@
 
 from covector.optim.adam import Adam, AdamW
 from covector.optim.optimizer import Optimizer
+from covector.optim.roles import Role, Roles, roles
 from covector.optim.rule import Rule
 from covector.optim.slots import Basis, Bucket, Map, Scale, Slots, Transform
 
-__all__ = ["Adam", "AdamW", "Basis", "Bucket", "Map", "Optimizer", "Rule", "Scale", "Slots", "Transform"]
+__all__ = [
+    "Adam",
+    "AdamW",
+    "Basis",
+    "Bucket",
+    "Map",
+    "Optimizer",
+    "Role",
+    "Roles",
+    "Rule",
+    "Scale",
+    "Slots",
+    "Transform",
+    "roles",
+]

@@ -32,8 +32,8 @@ class Many:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.tensors = tuple(tensors)
 
-    def _with(self, name: str, other: Any) -> Many:
-        # torch's foreach functions carry no types
+    def with_(self, name: str, other: Any) -> Many:
+        """Apply a foreach function of two arguments."""
         function: Any = getattr(torch, f"_foreach_{name}")
         if isinstance(other, list) and any(isinstance(value, Tensor) for value in other):
             return Many([getattr(t, name)(value) for t, value in zip(self.tensors, other, strict=True)])
@@ -42,22 +42,22 @@ class Many:
         return Many(function(self.tensors, other.tensors if isinstance(other, Many) else other))
 
     def __add__(self, other: Any) -> Many:
-        return self._with("add", other)
+        return self.with_("add", other)
 
     def __sub__(self, other: Any) -> Many:
-        return self._with("sub", other)
+        return self.with_("sub", other)
 
     def __mul__(self, other: Any) -> Many:
-        return self._with("mul", other)
+        return self.with_("mul", other)
 
     def __truediv__(self, other: Any) -> Many:
-        return self._with("div", other)
+        return self.with_("div", other)
 
     __radd__ = __add__
     __rmul__ = __mul__
 
     def __rsub__(self, other: Any) -> Many:
-        return (-self) + other
+        return (-self).with_("add", other)
 
     def __neg__(self) -> Many:
         return self.each("neg")
@@ -82,7 +82,7 @@ def _unary(name: str) -> Callable[[Any], Any]:
 
 def _binary(name: str) -> Callable[[Any, Any], Any]:
     def function(x: Any, y: Any) -> Any:
-        return x._with(name, y) if isinstance(x, Many) else getattr(torch, name)(x, y)
+        return x.with_(name, y) if isinstance(x, Many) else getattr(torch, name)(x, y)
 
     function.__name__ = name
     function.__doc__ = f"Elementwise ``torch.{name}`` of two tensors or two :class:`Many`."

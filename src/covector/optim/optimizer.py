@@ -161,7 +161,7 @@ class Optimizer(torch.optim.Optimizer):
         return list(found.values())
 
     def initial_state(self, slots: Slots, param: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
-        """The state of a parameter before its first step; in a basis the rule's tensors follow with the first gradient."""
+        """State of a parameter before its first step; in a basis, the rule's tensors come with its first gradient."""
         step: Any = torch.zeros((), device=param.device) if group["capturable"] else 0
         state: dict[str, Any] = {"step": step}
         if slots.basis is None:

@@ -44,7 +44,8 @@ def loop(table, factors, numbers, begin, end, stored, kept):
         gradient = carray(pointer(table[row, 2], stored), (count,))
         {out}
         {arrays}
-        sign, decay, keep, step = kind(factors[row, 0]), kind(factors[row, 1]), kind(factors[row, 2]), kind(factors[row, 3])
+        sign, decay = kind(factors[row, 0]), kind(factors[row, 1])
+        keep, step = kind(factors[row, 2]), kind(factors[row, 3])
         for i in range(count):
             x = load(parameter[i])
             {call} = rule(sign * load(gradient[i]) + decay * x{arguments})
