@@ -49,7 +49,7 @@ def advance(
         coefficients: the rule's numbers for this step.
         factors: ``(sign, decay, keep, step)`` of each tensor; numbers, or 0-d tensors.
 
-    >>> p, rule = torch.ones(2), Rule(lambda g: (g, None), (), lambda t, group: ())
+    >>> p, rule = torch.ones(2), Rule(lambda g: (g,), (), lambda t, group: ())
     >>> advance(rule, [p], [torch.ones(2)], [p], [], (), [(1.0, 0.0, 1.0, 0.25)])
     >>> p
     tensor([0.7500, 0.7500])

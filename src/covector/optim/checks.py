@@ -76,7 +76,7 @@ def check_gradient(param: Tensor) -> None:
 
     >>> import torch
     >>> p = torch.zeros(2, requires_grad=True)
-    >>> p.grad = torch.sparse_coo_tensor([[0]], [1.0], (2,))
+    >>> p.grad = torch.sparse_coo_tensor([[0]], [1.0], (2,), check_invariants=True)
     >>> check_gradient(p)
     Traceback (most recent call last):
     ...

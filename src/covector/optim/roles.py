@@ -58,12 +58,12 @@ class Roles(Mapping[str, Role]):
         found: role and layout of each parameter.
 
     >>> print(roles(nn.Sequential(nn.Embedding(5, 2), nn.Linear(2, 3), nn.Linear(3, 5))))
-    parameter  shape   role       blocks
-    0.weight   5 x 2   embedding  1
-    1.weight   3 x 2   hidden     1
-    1.bias     3       bias       1
-    2.weight   5 x 3   head       1
-    2.bias     5       bias       1
+    parameter  shape  role       blocks
+    0.weight   5 x 2  embedding  1
+    1.weight   3 x 2  hidden     1
+    1.bias     3      bias       1
+    2.weight   5 x 3  head       1
+    2.bias     5      bias       1
     """
 
     def __init__(self, model: nn.Module, found: Mapping[str, Found]) -> None:

@@ -93,7 +93,7 @@ class Slots:
         scales: factors that multiply.
 
     >>> from covector.optim.rule import Rule
-    >>> Slots(Rule(lambda g: (g, None), (), lambda t, group: ())).fused
+    >>> Slots(Rule(lambda g: (g,), (), lambda t, group: ())).fused
     True
     """
 

@@ -64,7 +64,7 @@ def _source(states: int, coefficients: int, in_place: bool) -> str:
         coefficients="; ".join(f"{c} = kind(numbers[{j}])" for j, c in enumerate(numbers)) or "pass",
         arrays="; ".join(f"{s} = carray(pointer(table[row, {4 + j}], kept), (count,))" for j, s in enumerate(names))
         or "pass",
-        call=", ".join(["direction", *[f"n{j}" for j in range(states)]]) if states else "direction, _",
+        call=", ".join(["direction", *[f"n{j}" for j in range(states)]]) if states else "(direction,)",
         arguments="".join(f", {s}[i]" for s in names) + "".join(f", {c}" for c in numbers),
         writes="; ".join(f"{s}[i] = n{j}" for j, s in enumerate(names)) or "pass",
     )
