@@ -116,7 +116,8 @@ def _folder(update: Any, dtype: torch.dtype, in_place: bool) -> Path | None:
         text = inspect.getsource(update)
     except OSError:  # a function typed into a shell has no file to be cached for
         return None
-    if root is None or update.__closure__:
+    # numba looks at the file a function stands in
+    if root is None or update.__closure__ or not Path(update.__code__.co_filename).exists():
         return None
     here = "".join(path.read_text() for path in sorted(Path(__file__).parent.glob("*.py")))
     digest = hashlib.sha256((text + here).encode()).hexdigest()[:12]
