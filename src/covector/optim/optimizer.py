@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from covector.errors import ArgumentError, CompositionError
-from covector.optim.advance import Factors, advance, state_dtype
-from covector.optim.checks import check_gradient, check_nonnegative, check_parameter
+from covector.optim.advance import Factors, advance, same, state_dtype
+from covector.optim.checks import check_gradients, check_nonnegative, check_parameter, check_states
+from covector.optim.packing import pack
 from covector.optim.slots import Bucket, Slots, Transform
 
 __all__ = ["Optimizer", "Updates"]
@@ -134,31 +135,48 @@ class Optimizer(torch.optim.Optimizer):
 
     def _buckets(self) -> list[Bucket]:
         """Parameters that have a gradient, checked, by what steps together; their step counts advanced."""
-        found: dict[tuple[Any, ...], Bucket] = {}
-        chosen = [
-            (index, p) for index, group in enumerate(self.param_groups) for p in group["params"] if p.grad is not None
-        ]
-        for _, param in chosen:
-            check_gradient(param)
-        for index, param in chosen:
-            group = self.param_groups[index]
-            slots = self.slots[group["slots"]]
-            state = self.state[param]
-            if not state:
-                state.update(self.initial_state(slots, param, group))
-            if group["capturable"]:
-                state["step"].add_(1)
+        live = [(group, *_with_gradients(group["params"])) for group in self.param_groups]
+        for _, params, grads in live:
+            check_gradients(params, grads)
+        found = [bucket for group, params, grads in live for bucket in self._split(group, params, grads)]
+        for bucket in found:
+            check_states(bucket.params, bucket.states, () if bucket.slots.basis else bucket.slots.rule.states)
+        for bucket in found:
+            if bucket.group["capturable"]:
+                for state in bucket.states:
+                    state["step"].add_(1)
             else:
-                state["step"] += 1
-            key = index, param.dtype, param.device, -1 if group["capturable"] else state["step"]
-            bucket = found.get(key)
-            if bucket is None:
-                bucket = found[key] = Bucket(group, slots, [], [], [], state["step"])
-            bucket.params.append(param)
-            bucket.grads.append(param.grad)
-            bucket.states.append(state)
-            bucket.signs.append(-1.0 if group["maximize"] else 1.0)
-        return list(found.values())
+                for state in bucket.states:
+                    state["step"] += 1
+            bucket.t = bucket.states[0]["step"]
+        return found
+
+    def _split(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> list[Bucket]:
+        """Parameters of a group by dtype, device and step count.
+
+        Whole columns at a time, as there may be thousands of tensors; nothing is remembered from the step before of
+        what a user may have replaced since.
+        """
+        slots = self.slots[group["slots"]]
+        states = [self.state[p] for p in params]
+        if not all(states):
+            fresh = [(param, state) for param, state in zip(params, states, strict=True) if not state]
+            for param, state in fresh:
+                state.update(self.initial_state(slots, param, group))
+            pack([state for _, state in fresh], slots.rule.states)
+        counts = [0] * len(states) if group["capturable"] else [state["step"] for state in states]
+        marks = [p.dtype for p in params], [p.device for p in params], counts
+        sign = -1.0 if group["maximize"] else 1.0
+        if all(len(set(column)) < 2 for column in marks):
+            return [Bucket(group, slots, params, grads, states, 0, [sign] * len(params))] if params else []
+        places: dict[tuple[Any, ...], list[int]] = {}
+        for place, mark in enumerate(zip(*marks, strict=True)):
+            places.setdefault(mark, []).append(place)
+        return [
+            Bucket(group, slots, [params[i] for i in some], [grads[i] for i in some], [states[i] for i in some], 0,
+                   [sign] * len(some))
+            for some in places.values()
+        ]  # fmt: skip
 
     def initial_state(self, slots: Slots, param: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         """State of a parameter before its first step; in a basis, the rule's tensors come with its first gradient."""
@@ -179,7 +197,10 @@ class Optimizer(torch.optim.Optimizer):
         coefficients = slots.rule.coefficients(bucket.t, group)
         if slots.fused:
             steps = _steps(bucket, lr, None)
-            factors = [(sign, l2, keep, step) for sign, step in zip(bucket.signs, steps, strict=True)]
+            if same(bucket.signs) and same(steps):
+                factors = [(bucket.signs[0], l2, keep, steps[0])] * len(steps)
+            else:
+                factors = [(sign, l2, keep, step) for sign, step in zip(bucket.signs, steps, strict=True)]
             states = [[state[name] for state in bucket.states] for name in slots.rule.states]
             advance(slots.rule, bucket.params, bucket.grads, out, states, coefficients, factors)
             return
@@ -221,6 +242,17 @@ class Optimizer(torch.optim.Optimizer):
         for index, param in zip(saved, live, strict=True):
             if index in state_dict["state"]:
                 self.state[param] = {k: _own(v, param) for k, v in state_dict["state"][index].items()}
+        for group in self.param_groups:
+            loaded = [self.state[param] for param in group["params"] if param in self.state]
+            pack(loaded, self.slots[group["slots"]].rule.states)
+
+
+def _with_gradients(params: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    grads = [p.grad for p in params]
+    present = [grad for grad in grads if grad is not None]
+    if len(present) == len(grads):
+        return list(params), present
+    return [p for p, grad in zip(params, grads, strict=True) if grad is not None], present
 
 
 def _own(value: Any, param: Tensor) -> Any:

@@ -91,7 +91,9 @@ def compiled(rule: Rule, coefficients: int, dtype: torch.dtype, in_place: bool) 
     stored = TAGS[dtype]
     kind = types.float64 if dtype == torch.float64 else types.float32
     namespace = {
-        "carray": _carray, "pointer": pointer, "load": load, "store": store, "kind": kind, "rule": _bound(rule),
+        "__name__": __name__,  # a compiled loop that is read back from disk looks for the module it belongs to
+        "carray": _carray, "pointer": pointer, "load": load, "store": store, "kind": kind,
+        "rule": _bound(rule),
     }  # fmt: skip
     update: Any = inspect.unwrap(rule.update)
     loop = _function(_source(len(rule.states), coefficients, in_place), update.__code__.co_filename, namespace)
