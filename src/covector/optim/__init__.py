@@ -4,8 +4,12 @@ from covector.optim.adadelta import Adadelta
 from covector.optim.adagrad import Adagrad
 from covector.optim.adam import Adam, AdamW
 from covector.optim.adamax import AdaMax
+from covector.optim.ademamix import AdEMAMix
+from covector.optim.amsgrad import AdamNC, AMSGrad
 from covector.optim.clip import ClipNorm
 from covector.optim.constraints import Box
+from covector.optim.diffgrad import DiffGrad
+from covector.optim.divergence import Divergence, StepGrowth, adam_divergence, effective_step_monotone
 from covector.optim.nadam import NAdam
 from covector.optim.noise import GradientNoise
 from covector.optim.optimizer import Optimizer
@@ -18,16 +22,21 @@ from covector.optim.slots import Basis, Bucket, Constraint, Map, Scale, SkipStep
 
 __all__ = [
     "SGD",
+    "AMSGrad",
+    "AdEMAMix",
     "AdaMax",
     "Adadelta",
     "Adagrad",
     "Adam",
+    "AdamNC",
     "AdamW",
     "Basis",
     "Box",
     "Bucket",
     "ClipNorm",
     "Constraint",
+    "DiffGrad",
+    "Divergence",
     "GradientNoise",
     "Lion",
     "Map",
@@ -41,6 +50,9 @@ __all__ = [
     "Signum",
     "SkipStep",
     "Slots",
+    "StepGrowth",
     "Transform",
+    "adam_divergence",
+    "effective_step_monotone",
     "roles",
 ]
