@@ -137,7 +137,7 @@ def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
         fast = bool(found.get("avx512_bf16") or found.get("amx_bf16"))
     return torch.bfloat16 if fast else torch.float32
 
