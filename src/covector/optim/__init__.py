@@ -1,38 +1,61 @@
 """How a gradient becomes a step: six slots, and the published optimizers as compositions of them."""
 
+from covector.optim.adadelta import Adadelta
+from covector.optim.adagrad import Adagrad
 from covector.optim.adam import Adam, AdamW
+from covector.optim.adamax import AdaMax
+from covector.optim.clip import ClipNorm
+from covector.optim.constraints import Box
 from covector.optim.layer_norms import Modular, auto_norms
 from covector.optim.muon import AdaMuon, Muon, NorMuon
+from covector.optim.nadam import NAdam
+from covector.optim.noise import GradientNoise
 from covector.optim.norms import RMS2RMS, BiasRMS, ColNorm, Frobenius, MaxAbs, RowNorm, Spectral
 from covector.optim.optimizer import Optimizer
+from covector.optim.rmsprop import RMSprop
 from covector.optim.roles import Role, Roles, roles
 from covector.optim.rule import Rule
-from covector.optim.slots import Basis, Bucket, Map, Scale, Slots, Transform
+from covector.optim.sgd import SGD
+from covector.optim.signs import Lion, Signum
+from covector.optim.slots import Basis, Bucket, Constraint, Map, Scale, SkipStep, Slots, Transform
 from covector.optim.soap import SOAP, SPlus
 
 __all__ = [
     "RMS2RMS",
+    "SGD",
     "SOAP",
+    "AdaMax",
     "AdaMuon",
+    "Adadelta",
+    "Adagrad",
     "Adam",
     "AdamW",
     "Basis",
     "BiasRMS",
+    "Box",
     "Bucket",
+    "ClipNorm",
     "ColNorm",
+    "Constraint",
     "Frobenius",
+    "GradientNoise",
+    "Lion",
     "Map",
     "MaxAbs",
     "Modular",
     "Muon",
+    "NAdam",
     "NorMuon",
     "Optimizer",
+    "RMSprop",
     "Role",
     "Roles",
     "RowNorm",
     "Rule",
     "SPlus",
     "Scale",
+    "Signum",
+    "SkipStep",
     "Slots",
     "Spectral",
     "Transform",

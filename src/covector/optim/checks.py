@@ -10,7 +10,7 @@ from torch import Tensor
 
 from covector.errors import ArgumentError, UnsupportedError
 
-__all__ = ["check_fractions", "check_gradient", "check_nonnegative", "check_parameter", "check_positive"]
+__all__ = ["check_form", "check_fractions", "check_gradient", "check_nonnegative", "check_parameter", "check_positive"]
 
 
 def check_nonnegative(group: Mapping[str, Any], *names: str) -> None:
@@ -94,3 +94,16 @@ def check_gradient(param: Tensor) -> None:
         raise UnsupportedError(
             f"the gradient of a parameter of shape {shape} has dtype {grad.dtype}, the parameter {param.dtype}"
         )
+
+
+def check_form(group: Mapping[str, Any], *others: str) -> None:
+    """The form is ``"torch"``, ``"paper"`` or one of the others.
+
+    >>> check_form({"form": "keras"})
+    Traceback (most recent call last):
+    ...
+    covector.errors.ArgumentError: form='keras': expected 'torch' or 'paper'
+    """
+    forms = ("torch", "paper", *others)
+    if group["form"] not in forms:
+        raise ArgumentError("form", group["form"], " or ".join(map(repr, forms)))

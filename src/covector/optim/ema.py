@@ -12,22 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from covector.optim.operations import sign
 from covector.optim.rule import Rule
+from covector.optim.sgd import heavy_ball
+from covector.optim.signs import signum
 
-__all__ = ["CORRECTED", "MOMENTUM", "SIGNUM", "WARM", "ema", "signum"]
-
-
-def ema(g: Any, m: Any, mu: Any, rate: Any, now: Any, past: Any) -> tuple[Any, ...]:
-    """``now * g + past * m`` with ``m = EMA(g)``."""
-    m = mu * m + rate * g
-    return now * g + past * m, m
-
-
-def signum(g: Any, m: Any, mu: Any, rate: Any) -> tuple[Any, ...]:
-    """The sign of the average."""
-    m = mu * m + rate * g
-    return sign(m), m
+__all__ = ["CORRECTED", "MOMENTUM", "SIGNS", "WARM", "corrected_numbers"]
 
 
 def momentum_numbers(t: Any, group: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -48,7 +37,7 @@ def warm_numbers(t: Any, group: Mapping[str, Any]) -> tuple[Any, ...]:
     return mu, rate + mu * (t < 2), now, past
 
 
-MOMENTUM = Rule(ema, ("momentum_buffer",), momentum_numbers)
-CORRECTED = Rule(ema, ("exp_avg",), corrected_numbers)
-WARM = Rule(ema, ("momentum_buffer",), warm_numbers)
-SIGNUM = Rule(signum, ("exp_avg",), lambda t, group: (group["betas"][0], 1 - group["betas"][0]))
+MOMENTUM = Rule(heavy_ball, ("momentum_buffer",), momentum_numbers)
+CORRECTED = Rule(heavy_ball, ("exp_avg",), corrected_numbers)
+WARM = Rule(heavy_ball, ("momentum_buffer",), warm_numbers)
+SIGNS = Rule(signum, ("exp_avg",), lambda t, group: (group["betas"][0], 1 - group["betas"][0]))

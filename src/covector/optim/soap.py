@@ -17,12 +17,13 @@ from covector.errors import ArgumentError
 from covector.optim.adam import adam, adam_numbers
 from covector.optim.checks import check_fractions, check_nonnegative
 from covector.optim.eigenbasis import Eigenbasis
-from covector.optim.ema import SIGNUM, corrected_numbers, ema
+from covector.optim.ema import SIGNS, corrected_numbers
 from covector.optim.lmo import Width
 from covector.optim.matrix import MatrixOptimizer, adam_options
 from covector.optim.optimizer import Params
 from covector.optim.roles import Roles
 from covector.optim.rule import Rule
+from covector.optim.sgd import heavy_ball
 from covector.optim.slots import Slots
 from covector.optim.variance import VARIANCES
 
@@ -39,7 +40,7 @@ def since_second(t: Any) -> Any:
 
 
 ROTATED_ADAM = Rule(adam, ("exp_avg", "exp_avg_sq"), lambda t, group: adam_numbers(since_second(t), group))
-ROTATED_EMA = Rule(ema, ("exp_avg",), lambda t, group: corrected_numbers(since_second(t), group))
+ROTATED_EMA = Rule(heavy_ball, ("exp_avg",), lambda t, group: corrected_numbers(since_second(t), group))
 
 
 class SOAP(MatrixOptimizer):
@@ -146,7 +147,7 @@ class SPlus(MatrixOptimizer):
     ) -> None:
         super().__init__(
             params,
-            Slots(SIGNUM, basis=Eigenbasis(refresh, method, max_dim), scales=(Width("splus"),)),
+            Slots(SIGNS, basis=Eigenbasis(refresh, method, max_dim), scales=(Width("splus"),)),
             lr,
             adam_options(adam_lr, betas, adam_eps, None),
             weight_decay=weight_decay,
