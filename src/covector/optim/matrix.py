@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from covector.errors import NonFiniteError
 from covector.optim.adam import ADAM
 from covector.optim.checks import check_fractions, check_nonnegative
-from covector.optim.optimizer import Optimizer, Params, Updates
+from covector.optim.finite import Finite
+from covector.optim.optimizer import Optimizer, Params
 from covector.optim.roles import Roles, grouped
-from covector.optim.slots import Slots
+from covector.optim.slots import Slots, Transform
 
 __all__ = ["MatrixOptimizer", "adam_options"]
 
@@ -43,11 +42,11 @@ class MatrixOptimizer(Optimizer):
         slots: how matrices step.
         lr: learning rate of the matrices.
         rest: hyperparameters of all other parameters, see :func:`adam_options`.
+        transforms: of the gradients of the whole model.
         options: as for :class:`~covector.optim.Optimizer`.
 
     Raises:
-        NonFiniteError: a step finds a gradient of a matrix that is NaN or infinite. Nothing has changed then. (Not
-            looked for in capturable groups: that would wait for the device.)
+        NonFiniteError: a step finds a gradient of a matrix that is NaN or infinite. Nothing has changed then.
 
     >>> from covector.optim.ema import MOMENTUM
     >>> model = nn.Sequential(nn.Embedding(5, 2), nn.Linear(2, 3), nn.Linear(3, 5))
@@ -58,10 +57,18 @@ class MatrixOptimizer(Optimizer):
     """
 
     def __init__(
-        self, params: Params | Roles, slots: Slots, lr: float | Tensor, rest: Mapping[str, Any], **options: Any
+        self,
+        params: Params | Roles,
+        slots: Slots,
+        lr: float | Tensor,
+        rest: Mapping[str, Any],
+        *,
+        transforms: Sequence[Transform] = (),
+        **options: Any,
     ) -> None:
         self.rest = {**rest, "slots": OTHERS}
-        super().__init__(self.split(params, {}), {"matrix": slots, OTHERS: Slots(ADAM)}, lr, **options)
+        compositions = {"matrix": slots, OTHERS: Slots(ADAM)}
+        super().__init__(self.split(params, {}), compositions, lr, transforms=(Finite(), *transforms), **options)
 
     def split(self, params: Any, own: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Param groups of parameters that come together, with hyperparameters of their own."""
@@ -87,20 +94,3 @@ class MatrixOptimizer(Optimizer):
         if group["slots"] == OTHERS:
             check_fractions(group, "betas")
             check_nonnegative(group, "eps")
-
-    def _run(self, loss: Any, updates: Updates | None) -> None:
-        # factorizations fail on what elementwise rules pass on, and would do so halfway through a step
-        check_finite(group for group in self.param_groups if group["slots"] != OTHERS and not group["capturable"])
-        super()._run(loss, updates)
-
-
-def check_finite(groups: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse gradients with NaN or infinite elements."""
-    params = [p for group in groups for p in group["params"] if p.grad is not None and p.grad.layout == torch.strided]
-    if not params:
-        return
-    largest: Sequence[Tensor] = torch._foreach_norm([p.grad for p in params], float("inf"))
-    if all(bool(value.isfinite()) for value in largest):
-        return
-    shapes = [tuple(p.shape) for p, value in zip(params, largest, strict=True) if not value.isfinite()]
-    raise NonFiniteError(f"the gradients of parameters of shapes {shapes} are NaN or infinite; nothing was changed")

@@ -72,17 +72,17 @@ class MatrixNorm(Norm):
     def norm(self, w: Tensor) -> Tensor:
         """``||W||``, ``[...]``; a vector counts as a matrix of one row."""
         w = _matrix(w)
-        return self._norm(w) * self._weight(w)
+        return self._norm(w) * self.weight(w)
 
     def dual(self, g: Tensor) -> Tensor:
         """``||G||_*``, ``[...]``."""
         g = _matrix(g)
-        return self._dual(g) / self._weight(g)
+        return self._dual(g) / self.weight(g)
 
     def lmo(self, g: Tensor) -> Tensor:
         """``T(G)``, shaped as the gradient."""
         matrix = _matrix(g)
-        return (self._lmo(matrix) / self._weight(matrix)).reshape(g.shape)
+        return (self._lmo(matrix) / self.weight(matrix)).reshape(g.shape)
 
     def dualize(self, g: Tensor) -> Tensor:
         """``||G||_* T(G)``, the dual norm as ``<G, T>``."""
@@ -91,7 +91,7 @@ class MatrixNorm(Norm):
         dual = (direction * matrix).sum(_MATRIX, keepdim=True)
         return (dual * direction).reshape(g.shape)
 
-    def _weight(self, w: Tensor) -> float:
+    def weight(self, w: Tensor) -> float:
         """What the plain norm is multiplied by."""
         return 1.0
 
@@ -131,7 +131,7 @@ class BiasRMS(Frobenius):
     [2.0, 0.0, 0.0, 0.0]
     """
 
-    def _weight(self, w: Tensor) -> float:
+    def weight(self, w: Tensor) -> float:
         return 1.0 / math.sqrt(w.shape[-1] * w.shape[-2])
 
 
@@ -148,7 +148,7 @@ class MaxAbs(MatrixNorm):
 
     fan: bool = False
 
-    def _weight(self, w: Tensor) -> float:
+    def weight(self, w: Tensor) -> float:
         return float(w.shape[-1]) if self.fan else 1.0
 
     def _norm(self, w: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ class RMS2RMS(Spectral):
 
     taps: int = 1
 
-    def _weight(self, w: Tensor) -> float:
+    def weight(self, w: Tensor) -> float:
         return math.sqrt(w.shape[-1] / self.taps / w.shape[-2]) * self.taps
 
 
@@ -226,7 +226,7 @@ class RowNorm(MatrixNorm):
         if self.scale not in ("rms", "none"):
             raise ArgumentError("scale", self.scale, "'rms' or 'none'")
 
-    def _weight(self, w: Tensor) -> float:
+    def weight(self, w: Tensor) -> float:
         return math.sqrt(w.shape[-1]) if self.scale == "rms" else 1.0
 
     def _norm(self, w: Tensor) -> Tensor:
@@ -257,7 +257,7 @@ class ColNorm(MatrixNorm):
     def __post_init__(self) -> None:
         RowNorm(self.p, self.scale)
 
-    def _weight(self, w: Tensor) -> float:
+    def weight(self, w: Tensor) -> float:
         return 1.0 / math.sqrt(w.shape[-2]) if self.scale == "rms" else 1.0
 
     def _norm(self, w: Tensor) -> Tensor:
