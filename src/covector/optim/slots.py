@@ -35,6 +35,7 @@ class Bucket:
         states: their states; slots keep what they need here, as tensors or numbers, under names of their own.
         t: number of this step, from 1; a 0-d tensor where the group is capturable.
         signs: factor of each gradient; a transform that only scales changes this instead of the gradients.
+        scratch: what a slot hands on from one of its calls to the next within the step.
     """
 
     group: dict[str, Any]
@@ -44,6 +45,7 @@ class Bucket:
     states: list[dict[str, Any]]
     t: Any
     signs: list[Any] = field(default_factory=list)
+    scratch: dict[str, Any] = field(default_factory=dict)
 
 
 class Transform(Protocol):

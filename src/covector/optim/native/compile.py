@@ -92,6 +92,7 @@ def compiled(rule: Rule, coefficients: int, dtype: torch.dtype, in_place: bool) 
     kind = types.float64 if dtype == torch.float64 else types.float32
     namespace = {
         "carray": _carray, "pointer": pointer, "load": load, "store": store, "kind": kind, "rule": _bound(rule),
+        "__name__": __name__,  # numba imports this module when it loads the loop from disk
     }  # fmt: skip
     update: Any = inspect.unwrap(rule.update)
     loop = _function(_source(len(rule.states), coefficients, in_place), update.__code__.co_filename, namespace)
