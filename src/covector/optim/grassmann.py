@@ -83,7 +83,7 @@ def track(s: Tensor, matrix: Tensor, angle: float) -> Tensor:
     inside = s.mT @ matrix
     u, sigma, vh = torch.linalg.svd((matrix - s @ inside) @ inside.mT, full_matrices=False)
     # a gradient that lies inside already leaves rounding errors for a direction
-    turn = torch.where(sigma[:1] > torch.finfo(s.dtype).eps * matrix.square().sum(), angle, 0.0)
+    turn = torch.where(sigma[:1] > 16 * torch.finfo(s.dtype).eps * matrix.square().sum(), angle, 0.0)
     return geodesic(s, u[:, :1], turn, vh[:1].mT)
 
 
