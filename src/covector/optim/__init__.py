@@ -13,6 +13,7 @@ from covector.optim.composite import Lasso
 from covector.optim.constraints import Box
 from covector.optim.diffgrad import DiffGrad
 from covector.optim.divergence import Divergence, StepGrowth, adam_divergence, effective_step_monotone
+from covector.optim.grasswalk import GaLore, GrassJump, GrassWalk, SubspaceAdam
 from covector.optim.lanton import LANTON, NoiseAdaptive
 from covector.optim.layer_norms import Modular, auto_norms
 from covector.optim.muon import AdaMuon, Muon, NorMuon
@@ -30,6 +31,7 @@ from covector.optim.signs import Lion, Signum
 from covector.optim.slots import Basis, Bucket, Constraint, Map, Scale, SkipStep, Slots, Transform
 from covector.optim.soap import SOAP, SPlus
 from covector.optim.steepest import SteepestDescent
+from covector.optim.subspace import GradientSubspace
 
 __all__ = [
     "LANTON",
@@ -58,7 +60,11 @@ __all__ = [
     "Divergence",
     "DualNormMonitor",
     "Frobenius",
+    "GaLore",
     "GradientNoise",
+    "GradientSubspace",
+    "GrassJump",
+    "GrassWalk",
     "Lasso",
     "Lion",
     "Map",
@@ -84,6 +90,7 @@ __all__ = [
     "Spectral",
     "SteepestDescent",
     "StepGrowth",
+    "SubspaceAdam",
     "Transform",
     "TrustRegion",
     "TrustRegionPlan",
