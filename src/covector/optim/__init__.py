@@ -1,5 +1,6 @@
 """How a gradient becomes a step: six slots, and the published optimizers as compositions of them."""
 
+from covector.optim.adadagrad import adadagrad
 from covector.optim.adadelta import Adadelta
 from covector.optim.adagrad import Adagrad
 from covector.optim.adam import Adam, AdamW
@@ -53,6 +54,7 @@ __all__ = [
     "SkipStep",
     "Slots",
     "Transform",
+    "adadagrad",
     "inner_products",
     "per_example_gradients",
     "roles",
