@@ -1,5 +1,6 @@
 """How a gradient becomes a step: six slots, and the published optimizers as compositions of them."""
 
+from covector.optim.adadagrad import adadagrad
 from covector.optim.adadelta import Adadelta
 from covector.optim.adago import AdaGO, AdaGradNormStep
 from covector.optim.adagrad import Adagrad
@@ -7,20 +8,26 @@ from covector.optim.adam import Adam, AdamW
 from covector.optim.adamax import AdaMax
 from covector.optim.ademamix import AdEMAMix
 from covector.optim.amsgrad import AdamNC, AMSGrad
+from covector.optim.batch_estimator import MomentsBackprop
+from covector.optim.batch_sampler import DynamicBatchSampler
+from covector.optim.batch_size import BatchController
 from covector.optim.certificates import TrustRegionPlan, trust_region, trust_region_bound
 from covector.optim.clip import ClipNorm
 from covector.optim.composite import Lasso
 from covector.optim.constraints import Box
 from covector.optim.diffgrad import DiffGrad
 from covector.optim.divergence import Divergence, StepGrowth, adam_divergence, effective_step_monotone
+from covector.optim.ghost import GhostNorms
 from covector.optim.grasswalk import GaLore, GrassJump, GrassWalk, SubspaceAdam
 from covector.optim.lanton import LANTON, NoiseAdaptive
 from covector.optim.layer_norms import Modular, auto_norms
+from covector.optim.moments import GradientMoments
 from covector.optim.muon import AdaMuon, Muon, NorMuon
 from covector.optim.nadam import NAdam
 from covector.optim.noise import GradientNoise
 from covector.optim.norms import RMS2RMS, BiasRMS, ColNorm, Frobenius, MaxAbs, RowNorm, Spectral
 from covector.optim.optimizer import Optimizer
+from covector.optim.per_example import inner_products, per_example_gradients
 from covector.optim.prodigy import Prodigy
 from covector.optim.regions import DualNormMonitor, Scion, TrustRegion
 from covector.optim.rmsprop import RMSprop
@@ -50,6 +57,7 @@ __all__ = [
     "AdamNC",
     "AdamW",
     "Basis",
+    "BatchController",
     "BiasRMS",
     "Box",
     "Bucket",
@@ -59,8 +67,11 @@ __all__ = [
     "DiffGrad",
     "Divergence",
     "DualNormMonitor",
+    "DynamicBatchSampler",
     "Frobenius",
     "GaLore",
+    "GhostNorms",
+    "GradientMoments",
     "GradientNoise",
     "GradientSubspace",
     "GrassJump",
@@ -70,6 +81,7 @@ __all__ = [
     "Map",
     "MaxAbs",
     "Modular",
+    "MomentsBackprop",
     "Muon",
     "NAdam",
     "NoiseAdaptive",
@@ -94,9 +106,12 @@ __all__ = [
     "Transform",
     "TrustRegion",
     "TrustRegionPlan",
+    "adadagrad",
     "adam_divergence",
     "auto_norms",
     "effective_step_monotone",
+    "inner_products",
+    "per_example_gradients",
     "roles",
     "trust_region",
     "trust_region_bound",
