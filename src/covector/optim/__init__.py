@@ -3,6 +3,7 @@
 from covector.optim.adam import Adam, AdamW
 from covector.optim.grasswalk import GaLore, GrassJump, GrassWalk, SubspaceAdam
 from covector.optim.optimizer import Optimizer
+from covector.optim.riemannian_presets import RiemannianAdagrad, RiemannianAdam, RiemannianAMSGrad, RiemannianSGD
 from covector.optim.roles import Role, Roles, roles
 from covector.optim.rule import Rule
 from covector.optim.slots import Basis, Bucket, Map, Scale, Slots, Transform
@@ -19,6 +20,10 @@ __all__ = [
     "GrassWalk",
     "Map",
     "Optimizer",
+    "RiemannianAMSGrad",
+    "RiemannianAdagrad",
+    "RiemannianAdam",
+    "RiemannianSGD",
     "Role",
     "Roles",
     "Rule",
