@@ -17,7 +17,7 @@ from covector.evidence.findings import Evidence, Finding
 from covector.evidence.registry import paper
 from covector.optim import RiemannianAdagrad, RiemannianAdam, RiemannianAMSGrad, RiemannianSGD
 
-GRID = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+GRID = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "RSGD": (RiemannianSGD, {"update": "retract"}),
     "RAdagrad": (RiemannianAdagrad, {"update": "retract"}),
@@ -41,7 +41,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
 def evidence(budget: Budget) -> Evidence:
     """Loss and reconstruction by method and learning rate, on a tree and on a part of WordNet."""
     tree = Comparison(budget.choose(smoke=balanced_tree(2, 3), full=balanced_tree()), budget, (20, 800), 64)
-    nouns = Comparison(mammals(budget.choose(smoke="primate", full="mammal")), budget, (20, 1500), 256)
+    nouns = Comparison(mammals(budget.choose(smoke="primate", full="mammal")), budget, (20, 800), 256)
     findings, figures = [], []
     for short, comparison in (("tree", tree), ("WordNet", nouns)):
         findings += comparison.findings(short)
