@@ -30,6 +30,7 @@ from covector.optim.optimizer import Optimizer
 from covector.optim.per_example import inner_products, per_example_gradients
 from covector.optim.prodigy import Prodigy
 from covector.optim.regions import DualNormMonitor, Scion, TrustRegion
+from covector.optim.riemannian_presets import RiemannianAdagrad, RiemannianAdam, RiemannianAMSGrad, RiemannianSGD
 from covector.optim.rmsprop import RMSprop
 from covector.optim.roles import Role, Roles, roles
 from covector.optim.rule import Rule
@@ -89,6 +90,10 @@ __all__ = [
     "Optimizer",
     "Prodigy",
     "RMSprop",
+    "RiemannianAMSGrad",
+    "RiemannianAdagrad",
+    "RiemannianAdam",
+    "RiemannianSGD",
     "Role",
     "Roles",
     "RowNorm",
