@@ -30,6 +30,15 @@ class Wrapper(torch.optim.Optimizer):
 
     Raises:
         CompositionError: what is to be wrapped cannot give its update as a value.
+
+    >>> from covector.optim import SGD
+    >>> class Halved(Wrapper):
+    ...     def transform(self, updates):
+    ...         return {param: update / 2 for param, update in updates.items()}
+    >>> p = torch.nn.Parameter(torch.zeros(1))
+    >>> p.grad = torch.ones(1)
+    >>> Halved(SGD([p], lr=1.0)).step(); p.item()
+    -0.5
     """
 
     def __init__(self, optimizer: Optimizer | Wrapper) -> None:
