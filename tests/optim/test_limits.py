@@ -5,7 +5,22 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from covector.optim import Adam, AdaMax, AdamNC, AdamW, AdEMAMix, AMSGrad, DiffGrad, Signum
+from covector.optim import (
+    AEGD,
+    AEPG,
+    SGD,
+    AdaGradNorm,
+    Adam,
+    AdaMax,
+    AdamNC,
+    AdamW,
+    AdEMAMix,
+    AMSGrad,
+    DiffGrad,
+    InducedMetric,
+    RandomScaling,
+    Signum,
+)
 
 
 def test_ademamix_with_alpha_zero_is_adamw(paths):
@@ -61,3 +76,64 @@ def test_adamax_is_adam_in_the_norm_of_a_high_power():
         ours.grad = ours.detach() * (1.0 + (t % 4))
         optimizer.step()
     torch.testing.assert_close(ours.detach(), p, rtol=0.02, atol=0.02)
+
+
+def corrected_momentum(mu, lr):
+    """SGDM whose momentum is a bias-corrected average, on torch's own SGD."""
+
+    class Corrected(torch.optim.SGD):
+        def __init__(self, params):
+            super().__init__(params, lr=lr)
+            self.means = {p: torch.zeros_like(p) for p in params}
+            self.t = 0
+
+        def step(self):
+            self.t += 1
+            for p, m in self.means.items():
+                m.mul_(mu).add_(p.grad, alpha=1 - mu)
+                p.grad = m / (1 - mu**self.t)
+            super().step()
+
+    return Corrected
+
+
+def test_the_induced_metric_without_xi_is_momentum_with_bias_correction(paths):
+    for form in ("sgd", "rms"):
+        flat = paths.run(lambda params, form=form: InducedMetric(params, lr=0.05, xi=0.0, form=form))
+        other = (
+            corrected_momentum(0.9, 0.05) if form == "sgd" else lambda params: Adam(params, lr=0.05, betas=(0.9, 0.99))
+        )
+        assert paths.distance(flat, paths.run(other)) < 1e-12
+
+
+def test_random_scaling_by_nothing_is_momentum(paths):
+    ours = paths.run(lambda params: RandomScaling(SGD(params, lr=0.05, momentum=0.9, dampening=0.9), distribution=None))
+    theirs = paths.run(lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9, dampening=0.9))
+    assert paths.distance(ours, theirs) < 1e-12
+
+
+def test_adagrad_norm_on_one_scalar_is_torch_s_adagrad(paths):
+    ours, theirs = (nn.Parameter(torch.tensor(2.0, dtype=torch.float64)) for _ in range(2))
+    pair = (
+        (ours, AdaGradNorm([ours], lr=0.3, b0=0.5)),
+        (theirs, torch.optim.Adagrad([theirs], lr=0.3, initial_accumulator_value=0.25, eps=0.0)),
+    )
+    for p, optimizer in pair:
+        for t in range(200):
+            p.grad = paths.gradient(p, t)
+            optimizer.step()
+    assert abs(float(ours - theirs)) < 1e-12
+    assert abs(float(ours) - 2.0) > 0.1
+
+
+def test_aegd_in_one_dimension_is_aepg():
+    ends = []
+    for make in (AEGD, AEPG):
+        p = nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
+        optimizer = make([p], lr=0.2)
+        for _ in range(50):
+            p.grad = p.detach().clone()
+            optimizer.step(loss=float(p.detach() ** 2 / 2))
+        ends.append(p.item())
+    assert abs(ends[0] - ends[1]) < 1e-12
+    assert ends[0] < 1.9

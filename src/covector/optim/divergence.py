@@ -113,6 +113,16 @@ class StepGrowth:
 
     Attributes:
         shares: for each step from the second, the share of coordinates whose effective step grew.
+
+    >>> from covector.optim import RMSprop
+    >>> p = torch.nn.Parameter(torch.zeros(2))
+    >>> optimizer = RMSprop([p], alpha=0.5)
+    >>> watch = StepGrowth(optimizer)
+    >>> for slopes in ([1.0, 1.0], [1.0, 0.5]):
+    ...     p.grad = torch.tensor(slopes)
+    ...     optimizer.step()
+    >>> watch.shares
+    [0.5]
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, tolerance: float = 1e-6) -> None:
