@@ -9,6 +9,7 @@ from covector.optim.certificates import TrustRegionPlan, trust_region, trust_reg
 from covector.optim.clip import ClipNorm
 from covector.optim.composite import Lasso
 from covector.optim.constraints import Box
+from covector.optim.grafting import Graft
 from covector.optim.lanton import LANTON, NoiseAdaptive
 from covector.optim.layer_norms import Modular, auto_norms
 from covector.optim.muon import AdaMuon, Muon, NorMuon
@@ -22,6 +23,7 @@ from covector.optim.rmsprop import RMSprop
 from covector.optim.roles import Role, Roles, roles
 from covector.optim.rule import Rule
 from covector.optim.sgd import SGD
+from covector.optim.shampoo import DistributedShampoo, Shampoo
 from covector.optim.signs import Lion, Signum
 from covector.optim.slots import Basis, Bucket, Constraint, Map, Scale, SkipStep, Slots, Transform
 from covector.optim.soap import SOAP, SPlus
@@ -47,9 +49,11 @@ __all__ = [
     "ClipNorm",
     "ColNorm",
     "Constraint",
+    "DistributedShampoo",
     "DualNormMonitor",
     "Frobenius",
     "GradientNoise",
+    "Graft",
     "Lasso",
     "Lion",
     "Map",
@@ -69,6 +73,7 @@ __all__ = [
     "SPlus",
     "Scale",
     "Scion",
+    "Shampoo",
     "Signum",
     "SkipStep",
     "Slots",
