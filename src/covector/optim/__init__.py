@@ -21,6 +21,7 @@ from covector.optim.constraints import Box
 from covector.optim.diffgrad import DiffGrad
 from covector.optim.divergence import Divergence, StepGrowth, adam_divergence, effective_step_monotone
 from covector.optim.ghost import GhostNorms
+from covector.optim.grafting import Graft
 from covector.optim.grasswalk import GaLore, GrassJump, GrassWalk, SubspaceAdam
 from covector.optim.induced_metric import InducedMetric, InducedMetricStep
 from covector.optim.lanton import LANTON, NoiseAdaptive
@@ -44,6 +45,7 @@ from covector.optim.rule import Rule
 from covector.optim.schedule_free import ScheduleFree
 from covector.optim.schedules import warmup_cosine, warmup_linear, warmup_stable_decay
 from covector.optim.sgd import SGD
+from covector.optim.shampoo import DistributedShampoo, Shampoo
 from covector.optim.signs import Lion, Signum
 from covector.optim.slots import Basis, Bucket, Constraint, Map, Scale, SkipStep, Slots, Transform
 from covector.optim.soap import SOAP, SPlus
@@ -83,6 +85,7 @@ __all__ = [
     "ColNorm",
     "Constraint",
     "DiffGrad",
+    "DistributedShampoo",
     "Divergence",
     "DualNormMonitor",
     "DynamicBatchSampler",
@@ -95,6 +98,7 @@ __all__ = [
     "GradientMoments",
     "GradientNoise",
     "GradientSubspace",
+    "Graft",
     "GrassJump",
     "GrassWalk",
     "InducedMetric",
@@ -129,6 +133,7 @@ __all__ = [
     "Scale",
     "ScheduleFree",
     "Scion",
+    "Shampoo",
     "Signum",
     "Simplex",
     "SkipStep",
