@@ -2,7 +2,7 @@
 
 from covector.optim.adadagrad import adadagrad
 from covector.optim.adadelta import Adadelta
-from covector.optim.adago import AdaGO, AdaGradNormStep
+from covector.optim.adago import AdaGO, AdaGOStep
 from covector.optim.adagrad import Adagrad
 from covector.optim.adagrad_norm import AdaGradNorm, AdaGradNormStep, Certificate
 from covector.optim.adam import Adam, AdamW
@@ -63,6 +63,7 @@ __all__ = [
     "AMSGrad",
     "AdEMAMix",
     "AdaGO",
+    "AdaGOStep",
     "AdaGradNorm",
     "AdaGradNormStep",
     "AdaMax",
