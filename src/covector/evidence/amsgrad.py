@@ -84,7 +84,7 @@ def theorem(budget: Budget, steps: int) -> tuple[list[Finding], Path]:
             "The effective step of AMSGrad never grows, that of Adam does", "0", runs["AMSGrad"][2].worst,
             runs["Adam"][2].worst, "largest share of coordinates",
             runs["AMSGrad"][2].worst == 0.0 and runs["Adam"][2].worst > 0.0,
-            f"{note}; AdamNC: {runs['AdamNC'][2].worst:g}; the quantity of the paper's equation 2, after each step",
+            f"{note}; AdamNC: {runs['AdamNC'][2].worst:g}; the quantity of equation 2, seen after each step",
         ),
     ], path  # fmt: skip
 
