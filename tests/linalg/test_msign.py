@@ -174,9 +174,27 @@ def test_the_cubic_limit_is_differentiable():
 
 
 def test_auto_takes_the_eigenvectors_of_large_matrices_only():
-    assert choose(torch.empty(1, 256, 256)) == "eigh"
-    assert choose(torch.empty(1, 128, 512)) == "eigh"
-    assert choose(torch.empty(64, 32, 32)) == "newton-schulz"
+    assert choose(torch.empty(1, 256, 256, dtype=torch.float64)) == ("eigh", None)
+    assert choose(torch.empty(1, 128, 512)) == ("eigh", None)
+    assert choose(torch.empty(64, 32, 32)) == ("newton-schulz", None)
+
+
+def test_auto_takes_half_precision_only_where_it_is_fast(monkeypatch):
+    for capable, expected in ((True, ("newton-schulz", torch.bfloat16)), (False, ("eigh", None))):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda capable=capable: {"avx512_bf16": capable}, raising=False
+        )
+        assert choose(torch.empty(1, 256, 256)) == expected
+    assert msign(torch.eye(200)).dtype == torch.float32
+
+
+def test_large_matrices_in_half_precision_are_as_in_single():
+    matrix = torch.randn(2, 256, 300, generator=torch.Generator().manual_seed(0))
+    single, half = msign(matrix, "whitening"), msign(matrix, "whitening", dtype=torch.bfloat16)
+    assert (single - half).norm() < 0.03 * single.norm()
+
+
+def test_an_unknown_device_is_not_fast():
     assert fast_dtype("meta") == torch.float32
 
 

@@ -163,7 +163,7 @@ def test_gradients_of_the_roots_pass_finite_differences_twice(root):
 @pytest.mark.parametrize("root", [sqrtm, inv_sqrtm])
 def test_gradients_by_the_sign_iteration_pass_with_enough_steps(root, method):
     matrix = spd(3, 1.5).requires_grad_()
-    assert gradcheck(lambda a: root(a, method, steps=12, backward_steps=16), matrix, atol=1e-4)
+    assert gradcheck(lambda a: root(a, method, steps=12, backward="sign", backward_steps=16), matrix, atol=1e-4)
 
 
 def test_repeated_eigenvalues_do_no_harm():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from covector.errors import ArgumentError
 from covector.linalg import msign
-from covector.optim import LANTON, AdaGO, AdaGradNormStep, Frobenius, MaxAbs, Muon, Spectral, TrustRegion
+from covector.optim import LANTON, AdaGO, AdaGOStep, Frobenius, MaxAbs, Muon, Spectral, TrustRegion
 
 F64 = torch.float64
 
@@ -93,7 +93,7 @@ def test_the_trajectory_does_not_depend_on_the_scale_of_the_loss() -> None:
 def test_the_rule_can_be_used_with_any_optimizer_of_matrices() -> None:
     p, q = (nn.Parameter(torch.zeros(3, 3)) for _ in range(2))
     one = AdaGO([p], lr=0.05)
-    two = Muon([q], lr=0.05, nesterov=False, scale="none", scales=(AdaGradNormStep(),))
+    two = Muon([q], lr=0.05, nesterov=False, scale="none", scales=(AdaGOStep(),))
     for step in range(4):
         p.grad = q.grad = draw(3, 3, seed=step).float()
         one.step()

@@ -28,7 +28,7 @@ def muon(model: nn.Module, lr: float) -> Optimizer:
     return Muon(model, lr=lr, momentum=0.9, nesterov=False, scale="none", **REST)
 
 
-@paper("adago", parts=["covector.optim.AdaGO", "covector.optim.AdaGradNormStep", "covector.optim.Muon"])
+@paper("adago", parts=["covector.optim.AdaGO", "covector.optim.AdaGOStep", "covector.optim.Muon"])
 def evidence(budget: Budget) -> Evidence:
     """Without a schedule, with one, and the exponent of the decay."""
     found = {

@@ -18,6 +18,7 @@ __all__ = ["METHODS", "fast_dtype", "msign", "msign_with_dual", "nuclear_norm"]
 METHODS = ("auto", "newton-schulz", "whitening", "polar-express", "eigh", "svd")
 STEPS = {"newton-schulz": 5, "whitening": 5, "polar-express": 7}
 HALF = (torch.bfloat16, torch.float16)
+USUAL = (1e-6, 1e9)  # norms whose square, and the squares of whose smallest parts, float32 holds
 
 
 def msign(
@@ -39,7 +40,7 @@ def msign(
     ``polar-express`` 1 up to 1e-6 for s above 0.001 of the Frobenius norm
     ``eigh``          1 for s above 0.01 in float32; smaller ones are damped (eigenvectors of ``M M^T``)
     ``svd``           1 for every s, to rounding
-    ``auto``          eigh or newton-schulz: on a CPU what took less time on one core, on a GPU newton-schulz
+    ``auto``          newton-schulz or, for large matrices on a CPU, what is faster there: eigh or bfloat16
     ================= ==================================================================================
 
     Directions with s = 0 stay zero, except with ``svd``, which completes them to an orthogonal factor.
@@ -49,7 +50,7 @@ def msign(
         method: see the table; ``auto`` is for optimizers, which need speed more than exactness.
         steps: of the iterations (default 5; 7 for ``polar-express``).
         dtype: what iterations compute in. Default: float64 for float64, bfloat16 on GPUs that are fast with it,
-            else float32 (:func:`fast_dtype` names bfloat16 on fast CPUs too).
+            else float32. :func:`fast_dtype` names bfloat16 on CPUs that are fast with it, where ``auto`` uses it.
         coefficients: triples ``(a, b, c)`` for the iteration instead of a named method's.
         check: refuse NaN and infinities; on a GPU this waits for the device.
 
@@ -137,21 +138,24 @@ def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
         fast = bool(found.get("avx512_bf16") or found.get("amx_bf16"))
     return torch.bfloat16 if fast else torch.float32
 
 
-def choose(matrix: Tensor) -> str:
-    """What ``auto`` stands for; ``matrix`` ``[batch, m, n]`` with m <= n.
+def choose(x: Tensor) -> tuple[str, torch.dtype | None]:
+    """The method and dtype that ``auto`` stands for; ``x`` ``[batch, m, n]`` with m <= n.
 
-    Measured on one core (AVX-512, float32, medians): one 64 x 64 takes 0.15 ms by five steps and 0.23 by eigh;
-    128 x 512: 1.4 and 1.2; 256 x 256: 5.4 and 4.5; 512 x 512: 50 and 29; 256 x 1024: 9.7 and 7.1. The SVD takes 1.5 to
-    4 times as long as eigh.
+    Measured on one core with AVX-512 BF16, milliseconds for five steps in float32, in bfloat16, and for eigh:
+    64 x 64: 0.15, 0.45, 0.23; 256 x 256: 5.7, 3.1, 5.6; 512 x 512: 46, 21, 30; 128 x 512: 1.4, 1.5, 1.2; 256 x 1024:
+    10, 8.5, 7 to 10.
     """
-    _, m, n = matrix.shape
-    large = m >= 192 or (m >= 128 and n >= 4 * m)
-    return "eigh" if large and matrix.device.type == "cpu" else "newton-schulz"
+    _, m, n = x.shape
+    if x.device.type != "cpu" or m < 128 or (m < 192 and n < 4 * m):
+        return "newton-schulz", None
+    if n < 2 * m and x.dtype != torch.float64 and fast_dtype("cpu") == torch.bfloat16:
+        return "newton-schulz", torch.bfloat16
+    return "eigh", None
 
 
 def _solve(
@@ -169,28 +173,44 @@ def _solve(
         raise ArgumentError("dtype", dtype, "a real floating dtype")
     if matrix.numel() == 0:
         return matrix.clone(), None
-    if check:
-        check_finite(matrix)
     flat = matrix.reshape(-1, *matrix.shape[-2:])
-    x = flat.mT if flat.shape[-2] > flat.shape[-1] else flat
+    tall = flat.shape[-2] > flat.shape[-1]
+    x = (flat.mT if tall else flat).to(working_dtype(matrix))
     if method == "auto":
-        method = choose(x) if steps is None and coefficients is None and dtype is None else "newton-schulz"
-    x = x.to(working_dtype(x))
-    # a power of two, so that dividing rounds nothing; squares of what is left neither overflow nor vanish
-    largest = torch.linalg.vector_norm(x, torch.inf, dim=(-2, -1), keepdim=True)
-    scale = torch.exp2(torch.floor(torch.log2(largest.clamp_min(torch.finfo(x.dtype).tiny))))
-    x = x / scale
+        free = steps is None and coefficients is None and dtype is None
+        method, dtype = choose(x) if free else ("newton-schulz", dtype)
+    x, length, scale = _in_range(x, check)
     dual: Tensor | None = None
     if method in STEPS:
-        x = _iterative(x, method, steps, dtype, coefficients)
+        x = _iterative(x / length, method, steps, dtype, coefficients)
     elif steps is not None or coefficients is not None:
         raise ArgumentError("steps" if steps is not None else "coefficients", steps or coefficients, f"none: {method}")
     else:
         x, norms = _by_svd(x) if method == "svd" else _by_eigh(x)
-        x = torch.where(largest > 0, x, 0.0)
-        dual = (norms * scale[:, 0, 0]).reshape(matrix.shape[:-2]).to(matrix.dtype)
-    x = x.mT if flat.shape[-2] > flat.shape[-1] else x
-    return x.to(matrix.dtype).reshape(matrix.shape), dual
+        if scale is not None:
+            x = torch.where(length > torch.finfo(x.dtype).tiny, x, 0.0)
+            norms = norms * scale[:, 0, 0]
+        dual = norms.reshape(matrix.shape[:-2]).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrix.dtype).reshape(matrix.shape), dual
+
+
+def _in_range(x: Tensor, check: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The matrices, their Frobenius norms, and what they were divided by where squares would leave the range.
+
+    The usual case reads the matrices once. The divisor is a power of two, so that dividing rounds nothing.
+    """
+    tiny = torch.finfo(x.dtype).tiny
+    length = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
+    if check or x.device.type == "cpu":
+        usual = (length > USUAL[0]) & (length < USUAL[1])  # False for NaN
+        if bool(usual.all()):
+            return x, length, None
+    if check:
+        check_finite(x)
+    largest = torch.linalg.vector_norm(x, torch.inf, dim=(-2, -1), keepdim=True)
+    scale = torch.exp2(torch.floor(torch.log2(largest.clamp_min(tiny))))
+    x = x / scale
+    return x, torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp_min(tiny), scale
 
 
 def _iterative(
@@ -206,8 +226,7 @@ def _iterative(
         check_steps(steps)
         careful = method == "polar-express" and work in HALF
         triples = polar_express(steps, safety=1.01) if careful else schedule(method, steps)
-    length = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
-    return iterate((x / length.clamp_min(torch.finfo(x.dtype).tiny)).to(work), triples)
+    return iterate(x.to(work), triples)
 
 
 def _iteration_dtype(x: Tensor) -> torch.dtype:

@@ -18,10 +18,10 @@ from covector.optim.optimizer import Params
 from covector.optim.roles import Roles
 from covector.optim.slots import Bucket, Scale
 
-__all__ = ["AdaGO", "AdaGradNormStep"]
+__all__ = ["AdaGO", "AdaGOStep"]
 
 
-class AdaGradNormStep:
+class AdaGOStep:
     """Slot 5: ``min(||G||, gamma)`` over the root of the sum of its squares, of each tensor.
 
     Args:
@@ -32,7 +32,7 @@ class AdaGradNormStep:
     Raises:
         ArgumentError: a setting out of range.
 
-    >>> AdaGradNormStep().gamma
+    >>> AdaGOStep().gamma
     10.0
     """
 
@@ -106,7 +106,7 @@ class AdaGO(Muon):
         scales: Sequence[Scale] = (),
         **options: Any,
     ) -> None:
-        rule = AdaGradNormStep(gamma, min_step, v0)
+        rule = AdaGOStep(gamma, min_step, v0)
         super().__init__(
             params, lr, momentum, weight_decay, nesterov=nesterov, scale=scale, scales=(rule, *scales), **options
         )

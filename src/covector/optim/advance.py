@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +15,7 @@ from covector.kernels import backend
 from covector.optim.operations import Many
 from covector.optim.rule import Rule
 
-__all__ = ["Factors", "advance", "native_fits", "state_dtype"]
+__all__ = ["Factors", "advance", "native_fits", "same", "state_dtype"]
 
 # of the gradient, of the parameter within the gradient (L2), of the parameter kept, of the direction subtracted
 Factors = tuple[Any, Any, Any, Any]
@@ -60,7 +62,7 @@ def advance(
     if _native(columns):
         from covector.optim.native import run
 
-        run(rule, params, grads, out, states, coefficients, [tuple(map(float, f)) for f in factors])  # type: ignore[misc]
+        run(rule, params, grads, out, states, coefficients, factors[:1] if same(factors) else factors)
     else:
         _foreach(rule, params, grads, out, states, coefficients, factors)
 
@@ -74,10 +76,19 @@ def native_fits(tensor: Tensor) -> bool:
     return tensor.dtype in _NATIVE and backend(tensor) == "cpu" and os.environ.get("COVECTOR_OPTIM") != "foreach"
 
 
+def same(values: Sequence[Any]) -> bool:
+    """Whether all values are one object: cheap to see, and enough to treat them as one.
+
+    >>> same([0.5] * 3), same([])
+    (True, True)
+    """
+    return all(map(operator.is_, values, itertools.repeat(values[0]))) if values else True
+
+
 def _native(columns: Sequence[Sequence[Tensor]]) -> bool:
     if torch.compiler.is_compiling() or not native_fits(columns[0][0]):
         return False
-    return all(t.is_contiguous() for column in columns for t in column) or all(map(_alike, *columns))
+    return all(all(map(Tensor.is_contiguous, column)) for column in columns) or all(map(_alike, *columns))
 
 
 def _alike(*tensors: Tensor) -> bool:
@@ -113,10 +124,10 @@ def _foreach(
 def _common(column: Sequence[Any]) -> Any:
     """One number where all tensors have the same, else the list of them."""
     first = column[0]
-    same = all(value is first for value in column) or (
+    one = same(column) or (
         not any(isinstance(value, Tensor) for value in column) and all(value == first for value in column)
     )
-    return first if same else list(column)
+    return first if one else list(column)
 
 
 def _nonzero(factor: Any) -> bool:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from covector.errors import ArgumentError, UnsupportedError
+from covector.errors import ArgumentError, MismatchError, UnsupportedError
 
-__all__ = ["check_form", "check_fractions", "check_gradient", "check_nonnegative", "check_parameter", "check_positive"]
+__all__ = [
+    "check_form",
+    "check_fractions",
+    "check_gradient",
+    "check_gradients",
+    "check_nonnegative",
+    "check_parameter",
+    "check_positive",
+    "check_states",
+]
 
 
 def check_nonnegative(group: Mapping[str, Any], *names: str) -> None:
@@ -58,7 +68,6 @@ def check_fractions(group: Mapping[str, Any], *names: str) -> None:
 def check_parameter(param: Tensor) -> None:
     """A parameter is a real floating-point tensor.
 
-    >>> import torch
     >>> check_parameter(torch.zeros(2, dtype=torch.complex64))
     Traceback (most recent call last):
     ...
@@ -72,9 +81,8 @@ def check_parameter(param: Tensor) -> None:
 
 
 def check_gradient(param: Tensor) -> None:
-    """A gradient is dense and of its parameter's dtype.
+    """A gradient is dense, of its parameter's dtype and size.
 
-    >>> import torch
     >>> p = torch.zeros(2, requires_grad=True)
     >>> p.grad = torch.sparse_coo_tensor([[0]], [1.0], (2,), check_invariants=True)
     >>> check_gradient(p)
@@ -85,7 +93,7 @@ def check_gradient(param: Tensor) -> None:
     grad = param.grad
     assert grad is not None
     shape = tuple(param.shape)
-    if grad.layout.__str__() != "torch.strided":
+    if grad.layout is not torch.strided:
         raise UnsupportedError(
             f"the gradient of a parameter of shape {shape} is sparse; pass sparse=False to nn.Embedding, "
             "or use torch.optim.SparseAdam for it"
@@ -94,6 +102,45 @@ def check_gradient(param: Tensor) -> None:
         raise UnsupportedError(
             f"the gradient of a parameter of shape {shape} has dtype {grad.dtype}, the parameter {param.dtype}"
         )
+    if grad.numel() != param.numel():
+        raise MismatchError(
+            f"a parameter has shape {shape}, its gradient {tuple(grad.shape)}: the parameter was given other data "
+            "after the gradient was computed; call zero_grad() when it is"
+        )
+
+
+def check_gradients(params: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
+    """:func:`check_gradient` of many parameters, whose gradients are at hand.
+
+    >>> check_gradients([], [])
+    """
+    if not (
+        {grad.layout for grad in grads} <= {torch.strided}
+        and [grad.dtype for grad in grads] == [param.dtype for param in params]
+        and list(map(Tensor.numel, grads)) == list(map(Tensor.numel, params))
+    ):
+        for param in params:
+            check_gradient(param)
+
+
+def check_states(params: Sequence[Tensor], states: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """The tensors of these names have their parameter's size.
+
+    >>> check_states([torch.zeros(3)], [{"exp_avg": torch.zeros(2)}], ["exp_avg"])
+    Traceback (most recent call last):
+    ...
+    covector.errors.MismatchError: a parameter has shape (3,), its state 'exp_avg' (2,): ...
+    """
+    sizes = list(map(Tensor.numel, params)) if names else []
+    for name in names:
+        if list(map(Tensor.numel, [state[name] for state in states])) == sizes:
+            continue
+        for param, state in zip(params, states, strict=True):
+            if state[name].numel() != param.numel():
+                raise MismatchError(
+                    f"a parameter has shape {tuple(param.shape)}, its state {name!r} {tuple(state[name].shape)}: the "
+                    "parameter was given other data, or the state is another model's; make a new optimizer for it"
+                )
 
 
 def check_form(group: Mapping[str, Any], *others: str) -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from covector.errors import ArgumentError, CompositionError, CovectorError
-from covector.optim.advance import Factors, advance, state_dtype
-from covector.optim.checks import check_gradient, check_nonnegative, check_parameter
+from covector.optim.advance import Factors, advance, same, state_dtype
+from covector.optim.checks import check_gradients, check_nonnegative, check_parameter, check_states
+from covector.optim.packing import pack
 from covector.optim.slots import Bucket, Constraint, SkipStep, Slots, Transform
 
 __all__ = ["Optimizer", "Updates"]
@@ -171,32 +172,51 @@ class Optimizer(torch.optim.Optimizer):
 
     def _buckets(self) -> list[Bucket]:
         """Parameters that have a gradient, checked, by what steps together; their step counts advanced."""
-        found: dict[tuple[Any, ...], Bucket] = {}
+        live = [(group, *_with_gradients(group["params"])) for group in self.param_groups]
+        for _, params, grads in live:
+            check_gradients(params, grads)
         shared: dict[str, Any] = self.state.get("shared", {})  # type: ignore[call-overload]
-        chosen = [
-            (index, p) for index, group in enumerate(self.param_groups) for p in group["params"] if p.grad is not None
-        ]
-        for _, param in chosen:
-            check_gradient(param)
-        for index, param in chosen:
-            group = self.param_groups[index]
-            slots = self.slots[group["slots"]]
-            state = self.state[param]
-            if not state:
-                state.update(self.initial_state(slots, param, group))
-            if group["capturable"]:
-                state["step"].add_(1)
+        found = [bucket for group, params, grads in live for bucket in self._split(group, params, grads, shared)]
+        for bucket in found:
+            check_states(bucket.params, bucket.states, () if bucket.slots.basis else bucket.slots.rule.states)
+        for bucket in found:
+            if bucket.group["capturable"]:
+                for state in bucket.states:
+                    state["step"].add_(1)
             else:
-                state["step"] += 1
-            key = index, param.dtype, param.device, -1 if group["capturable"] else state["step"]
-            bucket = found.get(key)
-            if bucket is None:
-                bucket = found[key] = Bucket(group, slots, [], [], [], state["step"], [], shared)
-            bucket.params.append(param)
-            bucket.grads.append(param.grad)
-            bucket.states.append(state)
-            bucket.signs.append(-1.0 if group["maximize"] else 1.0)
-        return list(found.values())
+                for state in bucket.states:
+                    state["step"] += 1
+            bucket.t = bucket.states[0]["step"]
+        return found
+
+    def _split(
+        self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], shared: dict[str, Any]
+    ) -> list[Bucket]:
+        """Parameters of a group by dtype, device and step count.
+
+        Whole columns at a time, as there may be thousands of tensors; nothing is remembered from the step before of
+        what a user may have replaced since.
+        """
+        slots = self.slots[group["slots"]]
+        states = [self.state[p] for p in params]
+        if not all(states):
+            fresh = [(param, state) for param, state in zip(params, states, strict=True) if not state]
+            for param, state in fresh:
+                state.update(self.initial_state(slots, param, group))
+            pack([state for _, state in fresh], slots.rule.states)
+        counts = [0] * len(states) if group["capturable"] else [state["step"] for state in states]
+        marks = [p.dtype for p in params], [p.device for p in params], counts
+        sign = -1.0 if group["maximize"] else 1.0
+        if all(len(set(column)) < 2 for column in marks):
+            return [Bucket(group, slots, params, grads, states, 0, [sign] * len(params), shared)] if params else []
+        places: dict[tuple[Any, ...], list[int]] = {}
+        for place, mark in enumerate(zip(*marks, strict=True)):
+            places.setdefault(mark, []).append(place)
+        return [
+            Bucket(group, slots, [params[i] for i in some], [grads[i] for i in some], [states[i] for i in some], 0,
+                   [sign] * len(some), shared)
+            for some in places.values()
+        ]  # fmt: skip
 
     def initial_state(self, slots: Slots, param: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         """State of a parameter before its first step; in a basis, the rule's tensors come with its first gradient."""
@@ -218,7 +238,10 @@ class Optimizer(torch.optim.Optimizer):
         coefficients = slots.rule.coefficients(bucket.t, group)
         if slots.fused:
             steps = _steps(bucket, rate, None)
-            factors = [(sign, l2, keep, step) for sign, step in zip(bucket.signs, steps, strict=True)]
+            if same(bucket.signs) and same(steps):
+                factors = [(bucket.signs[0], l2, keep, steps[0])] * len(steps)
+            else:
+                factors = [(sign, l2, keep, step) for sign, step in zip(bucket.signs, steps, strict=True)]
             states = [[state[name] for state in bucket.states] for name in slots.rule.states]
             advance(slots.rule, bucket.params, bucket.grads, out, states, coefficients, factors)
             return
@@ -236,8 +259,8 @@ class Optimizer(torch.optim.Optimizer):
         ]
         seen = grads if slots.basis is None else slots.basis.project(bucket, grads)
         for state, g in zip(bucket.states, seen, strict=True):
-            for name, value in _rule_states(slots, g, bucket.group).items():
-                state.setdefault(name, value)
+            if not state.keys() >= set(slots.rule.states):
+                state.update(_rule_states(slots, g, bucket.group))
         states = [[state[name] for state in bucket.states] for name in slots.rule.states]
         directions = [torch.empty_like(g) for g in seen]
         pass_through: Factors = (1.0, 0.0, 0.0, -1.0)
@@ -262,6 +285,17 @@ class Optimizer(torch.optim.Optimizer):
                 self.state[param] = {k: _own(v, param) for k, v in state_dict["state"][index].items()}
         if "shared" in state_dict["state"]:
             self.state["shared"] = copy.deepcopy(state_dict["state"]["shared"])  # type: ignore[index]
+        for group in self.param_groups:
+            loaded = [self.state[param] for param in group["params"] if param in self.state]
+            pack(loaded, self.slots[group["slots"]].rule.states)
+
+
+def _with_gradients(params: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    grads = [p.grad for p in params]
+    present = [grad for grad in grads if grad is not None]
+    if len(present) == len(grads):
+        return list(params), present
+    return [p for p, grad in zip(params, grads, strict=True) if grad is not None], present
 
 
 def _own(value: Any, param: Tensor) -> Any:

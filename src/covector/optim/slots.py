@@ -42,6 +42,7 @@ class Bucket:
         signs: factor of each gradient; a transform that only scales changes this instead of the gradients.
         shared: numbers and tensors that belong to the optimizer as a whole, the same dictionary in all buckets;
             saved with the state.
+        scratch: what a slot hands on from one of its calls to the next within the step.
     """
 
     group: dict[str, Any]
@@ -52,6 +53,7 @@ class Bucket:
     t: Any
     signs: list[Any] = field(default_factory=list)
     shared: dict[str, Any] = field(default_factory=dict)
+    scratch: dict[str, Any] = field(default_factory=dict)
 
 
 class Transform(Protocol):

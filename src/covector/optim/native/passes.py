@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ def run(
     out: Sequence[Tensor],
     states: Sequence[Sequence[Tensor]],
     coefficients: Sequence[float],
-    factors: Sequence[tuple[float, float, float, float]],
+    factors: Sequence[tuple[Any, Any, Any, Any]],
 ) -> None:
     """``out = keep * p - step * rule(sign * g + decay * p)`` for each tensor, states updated in place.
 
@@ -36,16 +38,20 @@ def run(
         out: where results go; the parameters themselves to step in place.
         states: by name in the rule's order, then by tensor.
         coefficients: the rule's numbers for this step.
-        factors: ``(sign, decay, keep, step)`` of each tensor.
+        factors: ``(sign, decay, keep, step)`` of each tensor; a single one holds for all.
     """
     dtype = params[0].dtype
-    counts = np.fromiter((p.numel() for p in params), np.int64, len(params))
-    columns = [params, grads, out, *states]
-    addresses = np.array([[t.data_ptr() for t in column] for column in columns], dtype=np.int64).T
+    in_place = out is params or all(map(operator.is_, out, params))
+    counts = np.fromiter(map(Tensor.numel, params), np.int64, len(params))
+    columns = [params, grads, *([] if in_place else [out]), *states]
+    addresses = np.array([list(map(Tensor.data_ptr, column)) for column in columns], dtype=np.int64).T
     sizes = np.array([column[0].element_size() for column in columns], dtype=np.int64)
+    if in_place:
+        addresses, sizes = np.insert(addresses, 2, addresses[:, 0], axis=1), np.insert(sizes, 2, sizes[0])
     table, rows = _cut(counts, addresses, sizes)
-    scales = np.ascontiguousarray(np.array(factors, dtype=np.float64).reshape(len(params), 4)[rows])
-    loop = compiled(rule, len(coefficients), dtype, all(o is p for o, p in zip(out, params, strict=True)))
+    each = np.array([[float(f) for f in four] for four in factors], dtype=np.float64)
+    scales = np.repeat(each, len(rows), axis=0) if len(each) == 1 else np.ascontiguousarray(each[rows])
+    loop = compiled(rule, len(coefficients), dtype, in_place)
     numbers = np.array([float(c) for c in coefficients], dtype=np.float64)
     stored = TAGS[dtype]
     tags = (np.dtype(str(stored)).type(0), np.float64(0) if dtype == torch.float64 else np.float32(0))
