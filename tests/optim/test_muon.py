@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from covector.errors import ArgumentError, NonFiniteError
 from covector.linalg import msign
 from covector.optim import AdaMuon, Muon, NorMuon, roles
+from covector.optim.lmo import WIDTHS, shape
 from covector.optim.matrices import as_matrices, from_matrices, map_matrices, stacks
 
 F64 = torch.float64
@@ -150,6 +151,23 @@ def test_a_module_is_split_by_roles_and_each_layout_orthogonalized_as_it_is() ->
     check("hidden.weight")
     head = net.head.weight
     torch.testing.assert_close(updates[head], -0.5 * head.grad.sign())  # Adam's first step
+
+
+def test_the_width_of_every_layout_is_that_of_its_matrices() -> None:
+    for p, group in [
+        (draw(6, 4, 3), {"transposed": True}),
+        (draw(12, 5), {"blocks": 4}),
+        (draw(8, 3, 2), {}),
+        (draw(5), {}),
+    ]:
+        matrices = as_matrices(p, group.get("blocks", 1), group.get("transposed", False))
+        assert shape(p, group) == tuple(matrices.shape[1:])
+    tall = nn.Parameter(torch.zeros(8, 2, dtype=F64))
+    tall.grad = draw(8, 2)
+    lengths = {kind: float(Muon([tall], lr=1.0, scale=kind, method="svd").update()[tall].norm()) for kind in WIDTHS}
+    assert lengths["spectral"] == pytest.approx(2 * lengths["none"])
+    assert lengths["rms"] == pytest.approx(0.2 * 8**0.5 * lengths["none"])
+    assert lengths["splus"] == pytest.approx(0.2 * lengths["none"])
 
 
 def test_roles_can_be_overridden() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from covector.errors import ArgumentError
-from covector.optim.matrices import as_matrices, map_matrices
+from covector.optim.matrices import map_matrices
 from covector.optim.norms import MatrixNorm
 from covector.optim.slots import Bucket
 
@@ -77,12 +77,17 @@ class Width:
 
     def factors(self, bucket: Bucket, directions: list[Tensor] | None) -> list[Any]:
         """The factor of each tensor."""
-        return [WIDTHS[self.kind](*shape(p, bucket)) for p in bucket.params]
+        return [WIDTHS[self.kind](*shape(p, bucket.group)) for p in bucket.params]
 
 
-def shape(param: Tensor, bucket: Bucket) -> tuple[int, int]:
-    """Outputs and inputs of one matrix of a parameter."""
-    group = bucket.group
-    # meta tensors have strides and no memory: nothing is copied to learn a shape
-    matrices = as_matrices(param.detach().to("meta"), group.get("blocks", 1), group.get("transposed", False))
-    return matrices.shape[1], matrices.shape[2]
+def shape(param: Tensor, group: Mapping[str, Any]) -> tuple[int, int]:
+    """Outputs and inputs of one matrix of a parameter, laid out as :func:`covector.optim.matrices.as_matrices` says.
+
+    >>> import torch
+    >>> shape(torch.zeros(8, 3, 2, 2), {"blocks": 2})
+    (4, 12)
+    """
+    if param.ndim < 2:
+        return 1, param.numel()
+    outputs = param.shape[1 if group.get("transposed", False) else 0]
+    return outputs // group.get("blocks", 1), param.numel() // max(1, outputs)
