@@ -9,16 +9,22 @@ from covector.optim.ademamix import AdEMAMix
 from covector.optim.aegd import AEGD, AEPG, EnergyStep
 from covector.optim.amsgrad import AdamNC, AMSGrad
 from covector.optim.averaging import Averaged
+from covector.optim.batch_estimator import MomentsBackprop
+from covector.optim.batch_sampler import DynamicBatchSampler
+from covector.optim.batch_size import BatchController
 from covector.optim.clip import ClipNorm
 from covector.optim.constraints import Box
 from covector.optim.diffgrad import DiffGrad
 from covector.optim.divergence import Divergence, StepGrowth, adam_divergence, effective_step_monotone
+from covector.optim.ghost import GhostNorms
 from covector.optim.induced_metric import InducedMetric, InducedMetricStep
 from covector.optim.lookahead import Lookahead
 from covector.optim.metrics import Affine, BoxMetric, Euclidean, Metric, Natural, Orthant, Simplex
+from covector.optim.moments import GradientMoments
 from covector.optim.nadam import NAdam
 from covector.optim.noise import GradientNoise
 from covector.optim.optimizer import Optimizer
+from covector.optim.per_example import inner_products, per_example_gradients
 from covector.optim.random_scaling import FadingMirrorDescent, RandomScaling
 from covector.optim.rmsprop import RMSprop
 from covector.optim.roles import Role, Roles, roles
@@ -47,6 +53,7 @@ __all__ = [
     "Affine",
     "Averaged",
     "Basis",
+    "BatchController",
     "Box",
     "BoxMetric",
     "Bucket",
@@ -55,9 +62,12 @@ __all__ = [
     "Constraint",
     "DiffGrad",
     "Divergence",
+    "DynamicBatchSampler",
     "EnergyStep",
     "Euclidean",
     "FadingMirrorDescent",
+    "GhostNorms",
+    "GradientMoments",
     "GradientNoise",
     "InducedMetric",
     "InducedMetricStep",
@@ -65,6 +75,7 @@ __all__ = [
     "Lookahead",
     "Map",
     "Metric",
+    "MomentsBackprop",
     "NAdam",
     "Natural",
     "Optimizer",
@@ -85,6 +96,8 @@ __all__ = [
     "Wrapper",
     "adam_divergence",
     "effective_step_monotone",
+    "inner_products",
+    "per_example_gradients",
     "roles",
     "warmup_cosine",
     "warmup_linear",
