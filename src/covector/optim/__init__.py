@@ -1,5 +1,6 @@
 """How a gradient becomes a step: six slots, and the published optimizers as compositions of them."""
 
+from covector.optim.adadagrad import adadagrad
 from covector.optim.adadelta import Adadelta
 from covector.optim.adagrad import Adagrad
 from covector.optim.adagrad_norm import AdaGradNorm, AdaGradNormStep, Certificate
@@ -94,6 +95,7 @@ __all__ = [
     "StepGrowth",
     "Transform",
     "Wrapper",
+    "adadagrad",
     "adam_divergence",
     "effective_step_monotone",
     "inner_products",

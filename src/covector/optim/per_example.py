@@ -20,6 +20,7 @@ def per_example_gradients(objective: Objective, batch: Batch) -> tuple[Tensor, P
     Their mean is the batch's gradient wherever the loss is a mean over examples and no layer mixes them, as batch
     normalization does.
 
+    >>> import torch
     >>> objective = Objective(torch.nn.Linear(2, 1, bias=False), torch.nn.functional.mse_loss)
     >>> _ = torch.nn.init.zeros_(objective.params["weight"])
     >>> per_example_gradients(objective, (torch.eye(2), torch.ones(2, 1)))[1]["weight"]
@@ -41,6 +42,7 @@ def per_example_gradients(objective: Objective, batch: Batch) -> tuple[Tensor, P
 def inner_products(objective: Objective, batch: Batch, direction: Params) -> Tensor:
     """``<g_i, direction>`` of each example, ``[B]``: one forward pass with tangents, no gradient is formed.
 
+    >>> import torch
     >>> objective = Objective.from_function(lambda p, batch: (p["x"] * batch).sum(1).mean(), {"x": torch.zeros(2)})
     >>> inner_products(objective, torch.eye(2), {"x": torch.tensor([3.0, 4.0])})
     tensor([3., 4.])
@@ -53,6 +55,7 @@ def inner_products(objective: Objective, batch: Batch, direction: Params) -> Ten
 def split(batch: Batch, size: int, count: int) -> list[Batch]:
     """Micro-batches of ``size`` of the ``count`` examples, the last one perhaps smaller.
 
+    >>> import torch
     >>> [len(x) for x, y in split((torch.zeros(5, 2), torch.zeros(5)), 2, 5)]
     [2, 2, 1]
     """
