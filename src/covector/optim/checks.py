@@ -12,6 +12,7 @@ from torch import Tensor
 from covector.errors import ArgumentError, MismatchError, UnsupportedError
 
 __all__ = [
+    "check_form",
     "check_fractions",
     "check_gradient",
     "check_gradients",
@@ -140,3 +141,16 @@ def check_states(params: Sequence[Tensor], states: Sequence[Mapping[str, Any]], 
                     f"a parameter has shape {tuple(param.shape)}, its state {name!r} {tuple(state[name].shape)}: the "
                     "parameter was given other data, or the state is another model's; make a new optimizer for it"
                 )
+
+
+def check_form(group: Mapping[str, Any], *others: str) -> None:
+    """The form is ``"torch"``, ``"paper"`` or one of the others.
+
+    >>> check_form({"form": "keras"})
+    Traceback (most recent call last):
+    ...
+    covector.errors.ArgumentError: form='keras': expected 'torch' or 'paper'
+    """
+    forms = ("torch", "paper", *others)
+    if group["form"] not in forms:
+        raise ArgumentError("form", group["form"], " or ".join(map(repr, forms)))

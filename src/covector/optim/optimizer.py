@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from covector.errors import ArgumentError, CompositionError
+from covector.errors import ArgumentError, CompositionError, CovectorError
 from covector.optim.advance import Factors, advance, same, state_dtype
 from covector.optim.checks import check_gradients, check_nonnegative, check_parameter, check_states
 from covector.optim.packing import pack
-from covector.optim.slots import Bucket, Slots, Transform
+from covector.optim.slots import Bucket, Constraint, SkipStep, Slots, Transform
 
 __all__ = ["Optimizer", "Updates"]
 
@@ -34,6 +34,7 @@ class Optimizer(torch.optim.Optimizer):
         maximize: ascend instead.
         capturable: keep the step count on the parameters' device, so that a CUDA graph can hold the step.
         transforms: of the gradients of the whole model.
+        constraint: the set that parameters are projected onto after each step.
         hyper: further hyperparameters, which rules and slots read from the param group.
 
     Raises:
@@ -60,10 +61,12 @@ class Optimizer(torch.optim.Optimizer):
         maximize: bool = False,
         capturable: bool = False,
         transforms: Sequence[Transform] = (),
+        constraint: Constraint | None = None,
         **hyper: Any,
     ) -> None:
         self.slots: dict[str, Slots] = {"default": slots} if isinstance(slots, Slots) else dict(slots)
         self.transforms = list(transforms)
+        self.constraint = constraint
         given = params.named_parameters() if isinstance(params, nn.Module) else params
         defaults = {
             "lr": lr, "weight_decay": weight_decay, "decoupled": decoupled, "maximize": maximize,
@@ -117,21 +120,55 @@ class Optimizer(torch.optim.Optimizer):
         """Add updates to their parameters."""
         for param, update in updates.items():
             param.add_(update)
+        if self.constraint is not None:
+            self.constraint.project_(list(updates))
 
     def _run(self, loss: Any, updates: Updates | None) -> None:
         buckets = self._buckets()
+        try:
+            self._prepare(buckets, loss)
+        except (CovectorError, SkipStep) as error:
+            self._rewind(buckets)
+            if isinstance(error, SkipStep):
+                return
+            raise
+        for bucket in buckets:
+            if updates is None:
+                self._move(bucket, bucket.params)
+                if self.constraint is not None:
+                    self.constraint.project_(bucket.params)
+                continue
+            out = [torch.empty_like(p) for p in bucket.params]
+            self._move(bucket, out)
+            if self.constraint is not None:
+                self._shorten(bucket.params, out)
+            updates.update(zip(bucket.params, out, strict=True))
+
+    def _prepare(self, buckets: list[Bucket], loss: Any) -> None:
+        """Let transforms and scales see the whole model."""
         for transform in self.transforms:
             transform(buckets)
         scales = {id(scale): scale for bucket in buckets for scale in bucket.slots.scales}
         for scale in scales.values():
             scale.observe(buckets, loss)
+        if buckets and buckets[0].shared:
+            self.state["shared"] = buckets[0].shared  # type: ignore[index]  # torch saves entries of any key
+
+    def _rewind(self, buckets: list[Bucket]) -> None:
+        """Undo the count of a step that is not taken."""
         for bucket in buckets:
-            if updates is None:
-                self._move(bucket, bucket.params)
-            else:
-                out = [torch.empty_like(p) for p in bucket.params]
-                self._move(bucket, out)
-                updates.update(zip(bucket.params, out, strict=True))
+            for param, state in zip(bucket.params, bucket.states, strict=True):
+                state["step"] -= 1
+                if not state["step"]:
+                    del self.state[param]
+
+    def _shorten(self, params: list[Tensor], out: list[Tensor]) -> None:
+        """Updates that end in the constraint's set."""
+        assert self.constraint is not None
+        ends = [p + update for p, update in zip(params, out, strict=True)]
+        self.constraint.project_(ends)
+        for param, update, end in zip(params, out, ends, strict=True):
+            torch.sub(end, param, out=update)
 
     def _buckets(self) -> list[Bucket]:
         """Parameters that have a gradient, checked, by what steps together; their step counts advanced."""
@@ -158,6 +195,7 @@ class Optimizer(torch.optim.Optimizer):
         what a user may have replaced since.
         """
         slots = self.slots[group["slots"]]
+        shared: dict[str, Any] = self.state.get("shared", {})  # type: ignore[call-overload]
         states = [self.state[p] for p in params]
         if not all(states):
             fresh = [(param, state) for param, state in zip(params, states, strict=True) if not state]
@@ -168,13 +206,13 @@ class Optimizer(torch.optim.Optimizer):
         marks = [p.dtype for p in params], [p.device for p in params], counts
         sign = -1.0 if group["maximize"] else 1.0
         if all(len(set(column)) < 2 for column in marks):
-            return [Bucket(group, slots, params, grads, states, 0, [sign] * len(params))] if params else []
+            return [Bucket(group, slots, params, grads, states, 0, [sign] * len(params), shared)] if params else []
         places: dict[tuple[Any, ...], list[int]] = {}
         for place, mark in enumerate(zip(*marks, strict=True)):
             places.setdefault(mark, []).append(place)
         return [
             Bucket(group, slots, [params[i] for i in some], [grads[i] for i in some], [states[i] for i in some], 0,
-                   [sign] * len(some))
+                   [sign] * len(some), shared)
             for some in places.values()
         ]  # fmt: skip
 
@@ -191,12 +229,13 @@ class Optimizer(torch.optim.Optimizer):
         group, slots = bucket.group, bucket.slots
         lr = group["lr"] if isinstance(group["lr"], Tensor) else float(group["lr"])
         decay = group["weight_decay"]
+        rate = 1.0 if slots.rule.rated else lr
         in_place = out is bucket.params
         keep = (1.0 if in_place else 0.0) - (lr * decay if group["decoupled"] else 0.0)
         l2 = 0.0 if group["decoupled"] else decay
         coefficients = slots.rule.coefficients(bucket.t, group)
         if slots.fused:
-            steps = _steps(bucket, lr, None)
+            steps = _steps(bucket, rate, None)
             if same(bucket.signs) and same(steps):
                 factors = [(bucket.signs[0], l2, keep, steps[0])] * len(steps)
             else:
@@ -205,7 +244,7 @@ class Optimizer(torch.optim.Optimizer):
             advance(slots.rule, bucket.params, bucket.grads, out, states, coefficients, factors)
             return
         directions = self._directions(bucket, l2, coefficients)
-        steps = _steps(bucket, lr, directions)
+        steps = _steps(bucket, rate, directions)
         for param, target, direction, step in zip(bucket.params, out, directions, steps, strict=True):
             kind = state_dtype(param.dtype)
             target.copy_(param.to(kind) * keep - direction * step)
@@ -245,6 +284,8 @@ class Optimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             loaded = [self.state[param] for param in group["params"] if param in self.state]
             pack(loaded, self.slots[group["slots"]].rule.states)
+        if "shared" in state_dict["state"]:
+            self.state["shared"] = copy.deepcopy(state_dict["state"]["shared"])  # type: ignore[index]
 
 
 def _with_gradients(params: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

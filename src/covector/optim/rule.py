@@ -23,6 +23,7 @@ class Rule:
         coefficients: ``coefficients(t, group)``: the numbers of step t (from 1) for a param group, in double
             precision.
         initial: states that start at another value than zero: name of the hyperparameter that holds it.
+        rated: the coefficients hold the learning rate already; the parameter then moves by ``-direction``.
 
     >>> import torch
     >>> heavy_ball = Rule(lambda g, u, mu: (mu * u + g, mu * u + g), ("u",), lambda t, group: (group["momentum"],))
@@ -34,3 +35,4 @@ class Rule:
     states: tuple[str, ...]
     coefficients: Coefficients
     initial: Mapping[str, str] = field(default_factory=dict)
+    rated: bool = False

@@ -7,7 +7,8 @@ A step reads ``p <- p - scale * T(moments(basis(transform(g))))``:
 3. the **basis** they live in: :class:`Basis`;
 4. **maps** of the direction, a matrix at a time: :class:`Map`;
 5. the **scale**, a scalar for each tensor: :class:`Scale`;
-6. **apply**: weight decay and the subtraction, in :class:`~covector.optim.optimizer.Optimizer`.
+6. **apply**: weight decay, the subtraction and the :class:`Constraint`, in
+   :class:`~covector.optim.optimizer.Optimizer`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from torch import Tensor
 
 from covector.optim.rule import Rule
 
-__all__ = ["Basis", "Bucket", "Map", "Scale", "Slots", "Transform"]
+__all__ = ["Basis", "Bucket", "Constraint", "Map", "Scale", "SkipStep", "Slots", "Transform"]
+
+
+class SkipStep(Exception):
+    """Raised by a transform or a scale: this step is not taken, and nothing has changed."""
 
 
 @dataclass
@@ -35,6 +40,8 @@ class Bucket:
         states: their states; slots keep what they need here, as tensors or numbers, under names of their own.
         t: number of this step, from 1; a 0-d tensor where the group is capturable.
         signs: factor of each gradient; a transform that only scales changes this instead of the gradients.
+        shared: numbers and tensors that belong to the optimizer as a whole, the same dictionary in all buckets;
+            saved with the state.
     """
 
     group: dict[str, Any]
@@ -44,6 +51,7 @@ class Bucket:
     states: list[dict[str, Any]]
     t: Any
     signs: list[Any] = field(default_factory=list)
+    shared: dict[str, Any] = field(default_factory=dict)
 
 
 class Transform(Protocol):
@@ -76,10 +84,20 @@ class Scale(Protocol):
     needs_directions: bool
 
     def observe(self, buckets: Sequence[Bucket], loss: Any) -> None:
-        """Once a step, before any factor is asked for: the gradients of the whole model, and the loss if known."""
+        """Once a step, before any factor is asked for: the gradients of the whole model, and the loss if known.
+
+        It may raise before it changes anything, and multiply ``bucket.signs``.
+        """
 
     def factors(self, bucket: Bucket, directions: list[Tensor] | None) -> list[Any]:
         """A number or 0-d tensor for each tensor of the bucket."""
+
+
+class Constraint(Protocol):
+    """In slot 6: the set that parameters must stay in."""
+
+    def project_(self, params: Sequence[Tensor]) -> None:
+        """Move each tensor in place to the nearest point of the set."""
 
 
 @dataclass(frozen=True)

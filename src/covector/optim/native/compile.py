@@ -90,9 +90,9 @@ def compiled(rule: Rule, coefficients: int, dtype: torch.dtype, in_place: bool) 
     """The loop of a rule for parameters of one dtype, stepping in place or writing elsewhere, compiled or loaded."""
     stored = TAGS[dtype]
     kind = types.float64 if dtype == torch.float64 else types.float32
+    # numba imports the module named here when it loads the loop from disk
     namespace = {
-        "__name__": __name__,  # a compiled loop that is read back from disk looks for the module it belongs to
-        "carray": _carray, "pointer": pointer, "load": load, "store": store, "kind": kind,
+        "__name__": __name__, "carray": _carray, "pointer": pointer, "load": load, "store": store, "kind": kind,
         "rule": _bound(rule),
     }  # fmt: skip
     update: Any = inspect.unwrap(rule.update)

@@ -120,9 +120,14 @@ def _sigmoid(x: float) -> float:
 
 @extending.overload(_sigmoid, inline="always")
 def _overload_sigmoid(x: Any) -> Any:
-    if x == types.float32:
-        return lambda x: _sigmoid_single(x)
-    return lambda x: _sigmoid_double(x)
+    # numba compares signatures with their annotations, so that these cannot be lambdas
+    def single(x: Any) -> Any:
+        return _sigmoid_single(x)
+
+    def double(x: Any) -> Any:
+        return _sigmoid_double(x)
+
+    return single if x == types.float32 else double
 
 
 SCALARS: dict[str, Any] = {
