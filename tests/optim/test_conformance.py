@@ -23,6 +23,10 @@ CLASSES = {
 # what an optimizer needs beyond parameters
 EXTRA: dict[str, dict[str, Any]] = {}
 
+# by how much rounding may be felt, where not a thousandth of a step: behind the normalization of the model a gradient
+# has an empty direction, and what rounding leaves there is divided by its own size
+FELT: dict[str, float] = {"SOAP": 1e-4}
+
 every = pytest.mark.parametrize("name", CLASSES)
 
 
@@ -249,7 +253,7 @@ def test_the_compiled_pass_and_foreach_agree(name: str, monkeypatch: pytest.Monk
     train(compiled, make(name, compiled), 5)
     monkeypatch.setenv("COVECTOR_OPTIM", "foreach")
     train(eager, make(name, eager), 5)
-    torch.testing.assert_close(values(compiled), values(eager), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(values(compiled), values(eager), rtol=1e-4, atol=FELT.get(name, 1e-5))
 
 
 @every
