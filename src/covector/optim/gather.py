@@ -6,6 +6,7 @@ replaced between two steps without notice, nothing is remembered from the step b
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def gather(
     found = []
     for (group, params, grads), kinds, counts in zip(live, dtypes, sizes, strict=True):
         chosen = slots[group["slots"]]
-        states = _states(params, state, lambda p, group=group, chosen=chosen: initial_state(chosen, p, group), chosen)
+        states = _states(params, state, functools.partial(initial_state, chosen, group=group), chosen)
         check_states(params, states, () if chosen.basis else chosen.rule.states, counts)
         found += _split(Bucket(group, chosen, params, grads, states, 0, [], state.get("shared", {})), kinds)
     for bucket in found:
