@@ -6,7 +6,6 @@ replaced between two steps without notice, nothing is remembered from the step b
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,7 +47,7 @@ def gather(
     found = []
     for (group, params, grads), kinds, counts in zip(live, dtypes, sizes, strict=True):
         chosen = slots[group["slots"]]
-        states = _states(params, state, functools.partial(initial_state, chosen, group=group), chosen)
+        states = _states(params, state, initial_state, chosen, group)
         check_states(params, states, () if chosen.basis else chosen.rule.states, counts)
         found += _split(Bucket(group, chosen, params, grads, states, 0, [], state.get("shared", {})), kinds)
     for bucket in found:
@@ -65,13 +64,13 @@ def _with_gradients(params: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor
 
 
 def _states(
-    params: list[Tensor], state: Mapping[Any, Any], initial: Callable[[Tensor], dict[str, Any]], slots: Slots
+    params: list[Tensor], state: Mapping[Any, Any], initial: InitialState, slots: Slots, group: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     states: list[dict[str, Any]] = [state[p] for p in params]
     if not all(states):
         fresh = [(param, own) for param, own in zip(params, states, strict=True) if not own]
         for param, own in fresh:
-            own.update(initial(param))
+            own.update(initial(slots, param, group))
         pack([own for _, own in fresh], slots.rule.states)
     return states
 
