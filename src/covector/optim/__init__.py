@@ -1,6 +1,5 @@
 """How a gradient becomes a step: six slots, and the published optimizers as compositions of them."""
 
-from covector.optim.adadagrad import adadagrad
 from covector.optim.adadelta import Adadelta
 from covector.optim.adagrad import Adagrad
 from covector.optim.adagrad_norm import AdaGradNorm, AdaGradNormStep, Certificate
@@ -18,6 +17,7 @@ from covector.optim.constraints import Box
 from covector.optim.diffgrad import DiffGrad
 from covector.optim.divergence import Divergence, StepGrowth, adam_divergence, effective_step_monotone
 from covector.optim.ghost import GhostNorms
+from covector.optim.growing_batch import adadagrad, adadagrad_norm
 from covector.optim.induced_metric import InducedMetric, InducedMetricStep
 from covector.optim.lookahead import Lookahead
 from covector.optim.metrics import Affine, BoxMetric, Euclidean, Metric, Natural, Orthant, Simplex
@@ -96,6 +96,7 @@ __all__ = [
     "Transform",
     "Wrapper",
     "adadagrad",
+    "adadagrad_norm",
     "adam_divergence",
     "effective_step_monotone",
     "inner_products",
