@@ -132,7 +132,7 @@ def _staleness(digits: Digits, budget: Budget) -> tuple[list[Finding], Path]:
             kept["Adagrad"][last], kept["SGD"][last], "training loss",
             kept["Adagrad"][last] < kept["SGD"][last] and growth["Adagrad"] < growth["SGD"] if full else None,
             f"{setting} without delay, then kept; grows {growth['Adagrad']:.1f} times, SGD's {growth['SGD']:.1f}; "
-            "holds if loss and growth are the smaller ones",
+            f"holds if loss and growth are the smaller ones; {DIVERGED:g} stands for anything above",
         ),
         Finding(
             "and so it does where both are tuned for the delay", "better", tuned["Adagrad"][last], tuned["SGD"][last],
