@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ def valley(budget: Budget) -> list[Finding]:
     """Rosenbrock's function from a steep start, at learning rates of either side of what descent can take."""
     steps = budget.choose(smoke=400, full=20_000)
     rates = budget.choose(smoke=[4e-4, 1e-3], full=[1e-4, 2e-4, 4e-4, 1e-3, 1e-2])
-    ours = {lr: follow(lambda p, lr=lr: AEGD(p, lr=lr), steps) for lr in rates}
-    plain = {lr: follow(lambda p, lr=lr: SGD(p, lr=lr), steps) for lr in rates}
+    ours = {lr: follow(partial(AEGD, lr=lr), steps) for lr in rates}
+    plain = {lr: follow(partial(SGD, lr=lr), steps) for lr in rates}
     best, descent = min(v for v, _, _ in ours.values()), min(v for v, _, _ in plain.values())
     law = max(error for _, error, _ in ours.values())
     note = f"Rosenbrock from (-3, -4), {steps:,} steps, c = 1; final values of AEGD and gradient descent: " + "; ".join(
