@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from covector.evidence.budget import Budget
-from covector.evidence.experiments.matrices_lm import REST, SETTING, Tuned, adam, trial, tuned
+from covector.evidence.experiments.matrices_lm import REST, SETTING, TUNING, Tuned, adam, trial, tuned
 from covector.evidence.figures import figure
 from covector.evidence.findings import Evidence, Finding
 from covector.evidence.registry import paper
@@ -48,8 +48,8 @@ def constant_findings(budget: Budget, found: Mapping[str, Tuned]) -> list[Findin
         Finding(
             f"AdaGO beats {name} without a schedule", "lower loss", ours, found[name].loss, "validation loss, nats",
             (None if abs(ours - found[name].loss) < 0.01 else ours < found[name].loss) if full else None,
-            f"{SETTING}, then a constant learning rate; each at the best of three, two seeds; AdaGO with gamma 1, "
-            "v0 1e-3; differences below 0.01 are noise",
+            f"{SETTING}, then a constant learning rate; {TUNING}; AdaGO with gamma 1, v0 1e-3; "
+            "differences below 0.01 are noise",
         )
         for name in ("Muon", "Adam")
     ]  # fmt: skip

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from covector.evidence.budget import Budget
-from covector.evidence.experiments.matrices_lm import REST, SETTING, Make, Tuned, adam, signum, trial, tuned
+from covector.evidence.experiments.matrices_lm import REST, SETTING, TUNING, Make, Tuned, adam, signum, trial, tuned
 from covector.evidence.figures import figure
 from covector.evidence.findings import Evidence, Finding
 from covector.evidence.registry import paper
@@ -66,7 +66,7 @@ def whitening_finding(budget: Budget, found: Mapping[str, Tuned]) -> Finding:
     return Finding(
         "Whitening optimizers reach a lower loss than Adam", "all do", found[worst].loss, found["Adam"].loss,
         "validation loss, nats", found[worst].loss < found["Adam"].loss if budget.name == "full" else None,
-        f"the worst of {', '.join(WHITENING)}: {worst}; {SETTING}; each at the best of three learning rates, two seeds",
+        f"the worst of {', '.join(WHITENING)}: {worst}; {SETTING}; {TUNING}",
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from covector.optim import LANTON, Muon, NoiseAdaptive, Spectral, TrustRegion
 
 SIGMAS = (0.0, 0.1, 1.0, 3.0)
 SIZE, ALPHA = 24, 3.0
-LRS = (0.05, 0.1, 0.2)
+LRS = (0.025, 0.05, 0.1, 0.2)
 
 
 @paper("noise-adaptive-layerwise-lr", parts=["covector.optim.LANTON", "covector.optim.NoiseAdaptive"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from covector.evidence.budget import Budget
-from covector.evidence.experiments.matrices_lm import SETTING, composed, tuned
+from covector.evidence.experiments.matrices_lm import SETTING, TUNING, composed, tuned
 from covector.evidence.figures import figure
 from covector.evidence.findings import Evidence, Finding
 from covector.evidence.registry import paper
@@ -104,8 +104,8 @@ def order_finding(budget: Budget) -> Finding:
     return Finding(
         "Momentum belongs before the orthogonalization (Muon), not after it", "Muon is better", before.loss, after.loss,
         "validation loss, nats", before.loss < after.loss - 0.01 if budget.name == "full" else None,
-        f"{SETTING}; each at the best of three learning rates ({before.lr} and {after.lr}), two seeds; differences "
-        "below 0.01 are noise",
+        f"{SETTING}; {TUNING} ({before.lr} and {after.lr}); differences below 0.01 are "
+        "noise",
     )  # fmt: skip
 
 

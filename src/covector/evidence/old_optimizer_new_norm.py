@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from covector.evidence.budget import Budget
-from covector.evidence.experiments.matrices_lm import SETTING, Tuned, composed, tuned
+from covector.evidence.experiments.matrices_lm import SETTING, TUNING, Tuned, composed, tuned
 from covector.evidence.figures import figure
 from covector.evidence.findings import Evidence, Finding
 from covector.evidence.registry import paper
@@ -128,7 +128,7 @@ def order_finding(budget: Budget, found: Mapping[str, Tuned]) -> Finding:
         min(losses["largest element"], losses["Frobenius"]), "validation loss, nats",
         order[0] < min(order[1:]) - 0.01 if budget.name == "full" else None,
         f"{', '.join(f'{name} {loss:.3f}' for name, loss in losses.items())}; momentum 0.9, then a step of fixed "
-        f"length in the norm; {SETTING}; each at the best of three learning rates, two seeds",
+        f"length in the norm; {SETTING}; {TUNING}",
     )  # fmt: skip
 
 

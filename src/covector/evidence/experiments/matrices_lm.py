@@ -1,7 +1,7 @@
 """Optimizers of hidden matrices on the character language model: each at the best learning rate of its own grid.
 
-Embedding, head and biases always step by Adam at 3e-3. Learning rates are tried on the first seed; the best one runs
-on the others, too.
+Embedding, head and biases always step by Adam at 3e-3. Learning rates are tried on the first seed, on a grid of factors
+of two that grows until the best lies inside; the best one runs on the second seed, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from covector.optim.signs import SIGNUM
 from covector.optim.slots import Slots
 from covector.random import derive
 
-__all__ = ["REST", "SETTING", "Make", "Tuned", "adam", "composed", "signum", "trial", "tuned"]
+__all__ = ["REST", "SETTING", "TUNING", "Make", "Tuned", "adam", "composed", "signum", "trial", "tuned"]
 
 Make = Callable[[nn.Module, float], Optimizer]
 
@@ -33,6 +33,8 @@ SETTING = (
     f"character language model on Python's help texts, hidden width {WIDTH}, {STEPS} steps of 256, 20 of them warm-up, "
     "embedding and head by Adam at 3e-3"
 )
+TUNING = "each at the best of learning rates a factor of two apart, which lies inside its grid; two seeds"
+MOST = 6  # learning rates that are tried
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,14 @@ def trial(budget: Budget, make: Make, lr: float, seed: int = 0, share: float = 1
 
 
 def tuned(budget: Budget, make: Make, lrs: Sequence[float], cosine: bool = True) -> Tuned:
-    """The best of a grid of learning rates."""
-    lrs = budget.choose(smoke=lrs[1:2], full=lrs)
-    grid = {lr: trial(budget, make, lr, cosine=cosine) for lr in lrs}
-    best = min(grid, key=grid.__getitem__)
+    """The best learning rate of a grid of factors of two, which grows where the best is at its edge."""
+    grid: dict[float, float] = {}
+    due = list(budget.choose(smoke=lrs[1:2], full=lrs))
+    while due:
+        grid |= {lr: trial(budget, make, lr, cosine=cosine) for lr in due}
+        best = min(grid, key=grid.__getitem__)
+        beyond = [best / 2] if best == min(grid) else [best * 2] if best == max(grid) else []
+        due = beyond if budget.name == "full" and len(grid) < MOST else []
+    grid = dict(sorted(grid.items()))
     others = range(1, budget.choose(smoke=1, full=2))
     return Tuned(best, (grid[best], *(trial(budget, make, best, seed, cosine=cosine) for seed in others)), grid)
