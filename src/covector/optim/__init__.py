@@ -1,6 +1,5 @@
 """How a gradient becomes a step: six slots, and the published optimizers as compositions of them."""
 
-from covector.optim.adadagrad import adadagrad
 from covector.optim.adadelta import Adadelta
 from covector.optim.adago import AdaGO, AdaGOStep
 from covector.optim.adagrad import Adagrad
