@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from covector.reporting import COLORS, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,24 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["bytes_figure", "losses_figure", "quality_figure", "scores_figure"]
 
-_COLORS = ["#0b6e99", "#d1495b", "#66a182", "#edae49", "#7b5ea7", "#5c677d", "#2e4057"]
-
-
-def _svg(draw: Callable[[Axes], None], width: float = 6.4, height: float = 3.6) -> str:
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    draw(axes)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
 
 def losses_figure(result: MethodResult) -> str:
     """Training loss of each client by round, and their mean."""
@@ -39,21 +21,21 @@ def losses_figure(result: MethodResult) -> str:
     def draw(axes: Axes) -> None:
         rounds = [record for record in result.records if record.losses]
         clients = sorted({client for record in rounds for client in record.losses})
-        for color, client in zip(_COLORS[1:] * 9, clients, strict=False):
+        for color, client in zip(COLORS[1:] * 9, clients, strict=False):
             points = [(r.round, r.losses[client]) for r in rounds if client in r.losses]
             axes.plot(*zip(*points, strict=True), color=color, lw=1, alpha=0.75, label=client)
         axes.plot([r.round for r in rounds], [r.loss for r in rounds], color="black", lw=2, label="mean")
         axes.set(xlabel="round", ylabel="training loss (nats)")
         axes.legend(frameon=False, fontsize=8, ncols=2)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def quality_figure(outcome: Outcome, against: str) -> str:
     """Score on the validation sample against bytes a client moved, or against seconds."""
 
     def draw(axes: Axes) -> None:
-        for color, (name, result) in zip(_COLORS, outcome.results.items(), strict=False):
+        for color, (name, result) in zip(COLORS, outcome.results.items(), strict=False):
             xs, ys, moved = [], [], 0.0
             for record in result.records:
                 moved += record.bytes / max(1, len(record.up))
@@ -71,13 +53,13 @@ def quality_figure(outcome: Outcome, against: str) -> str:
         axes.set_ylabel(f"{metric} on the validation sample")
         axes.legend(frameon=False, fontsize=8)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def bytes_figure(outcome: Outcome) -> str:
     """Bytes a client moves in a round, against sending all parameters."""
     rows: list[tuple[str, float, str]] = [
-        (name, r.bytes_up + r.bytes_down, _COLORS[0]) for name, r in outcome.results.items() if r.bytes_up
+        (name, r.bytes_up + r.bytes_down, COLORS[0]) for name, r in outcome.results.items() if r.bytes_up
     ]
     rows.append(("all parameters, fp32", 8.0 * outcome.parameters, "#9aa0a6"))
 
@@ -90,7 +72,7 @@ def bytes_figure(outcome: Outcome) -> str:
         axes.set_xlabel("bytes a client moves in a round, both ways (log scale)")
         axes.grid(visible=False)
 
-    return _svg(draw, height=1.2 + 0.4 * len(rows))
+    return svg(draw, height=1.2 + 0.4 * len(rows))
 
 
 def scores_figure(outcome: Outcome) -> str:
@@ -102,7 +84,7 @@ def scores_figure(outcome: Outcome) -> str:
 
     def draw(axes: Axes) -> None:
         places = np.arange(len(names))
-        for shift, rows, color, label in ((-0.2, before, "#c4c9cf", "before"), (0.2, after, _COLORS[0], "after")):
+        for shift, rows, color, label in ((-0.2, before, "#c4c9cf", "before"), (0.2, after, COLORS[0], "after")):
             values = np.array([rows[name]["value"] for name in names])
             low, high = np.array([rows[name]["interval"] for name in names]).T
             spread = np.abs(np.stack([values - low, high - values]))
@@ -114,7 +96,7 @@ def scores_figure(outcome: Outcome) -> str:
         axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         axes.grid(axis="x", visible=False)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def human_bytes(count: float) -> str:

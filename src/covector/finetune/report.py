@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from covector.finetune.figures import bytes_figure, human_bytes, losses_figure, quality_figure, scores_figure
 from covector.finetune.settings import METHODS
+from covector.reporting import environment, write_page
 
 if TYPE_CHECKING:
     from covector.finetune.outputs import Outcome
 
 __all__ = ["write_report"]
 
-_TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 
 
 def write_report(outcome: Outcome, path: Path) -> None:
@@ -24,19 +24,10 @@ def write_report(outcome: Outcome, path: Path) -> None:
         outcome: what :func:`covector.finetune.finetune` returned.
         path: an ``.html`` file.
     """
-    from jinja2 import Environment, FileSystemLoader
-
-    loader = FileSystemLoader(_TEMPLATES)
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["bytes"] = human_bytes
-    path.write_text(environment.get_template("report.html").render(**_context(outcome)), encoding="utf-8")
+    write_page(_TEMPLATE, _context(outcome), path, {"bytes": human_bytes})
 
 
 def _context(outcome: Outcome) -> dict[str, Any]:
-    import torch
-
-    from covector import __version__
-
     data = outcome.to_dict()
     main = outcome.main
     federated = [name for name, result in outcome.results.items() if result.bytes_up]
@@ -59,11 +50,5 @@ def _context(outcome: Outcome) -> dict[str, Any]:
         "events": [line for result in outcome.results.values() for record in result.records for line in record.events],
         "samples": list(zip(outcome.base_predictions, main.predictions, strict=True)),
         "full_bytes": 8 * outcome.parameters,
-        "environment": {
-            "covector": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "threads": torch.get_num_threads(),
-            "machine": platform.machine(),
-        },
+        "environment": environment(),
     }

@@ -21,7 +21,8 @@ class Cursor:
     Its state is the state of all generators at the start of the running pass and the number of batches taken since.
     Resuming puts the generators back, starts the pass again and lets that many batches go by, so that any loader whose
     order depends on generators only continues exactly. A loader with ``state_dict`` and ``load_state_dict`` (such as
-    torchdata's ``StatefulDataLoader``) is asked instead, and nothing is read twice.
+    torchdata's ``StatefulDataLoader``) is asked instead, and nothing is read twice. A batch sampler with ``drawn`` and
+    ``replay``, whose batches change their size (:class:`~covector.optim.DynamicBatchSampler`), repeats the sizes.
 
     Args:
         batches: any iterable of batches; an iterator gives one pass only.
@@ -72,6 +73,8 @@ class Cursor:
         state = {"epoch": self.epoch, "position": self.position, "start": self._start}
         if _is_stateful(self.batches):
             state["loader"] = self.batches.state_dict()  # type: ignore[attr-defined]
+        elif (sampler := _replays(self.batches)) is not None:
+            state["drawn"] = sampler.drawn()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -90,6 +93,8 @@ class Cursor:
             restore_random(self._start["global"])
             for generator, own in zip(generators, states, strict=True):
                 generator.set_state(own)
+            if (sampler := _replays(self.batches)) is not None:
+                sampler.replay(state.get("drawn", []))
             self._open()
             self._skip()
 
@@ -123,6 +128,11 @@ def _is_stateful(batches: object) -> bool:
     # accelerate's loaders have the methods in any case and say by this attribute whether they work
     works = getattr(batches, "use_stateful_dataloader", True)
     return works and all(callable(getattr(batches, name, None)) for name in ("state_dict", "load_state_dict"))
+
+
+def _replays(batches: object) -> Any:
+    sampler = getattr(batches, "batch_sampler", None)
+    return sampler if all(callable(getattr(sampler, name, None)) for name in ("drawn", "replay")) else None
 
 
 def _samplers(batches: object) -> list[Any]:

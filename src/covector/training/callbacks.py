@@ -22,7 +22,10 @@ class Callback:
         """Before the first step, after resuming: ``run.step`` tells from where."""
 
     def on_step(self, run: Run, record: dict[str, float]) -> None:
-        """After each step; ``record`` has ``step``, ``loss``, ``lr``, ``seconds``, and ``norm`` if it is clipped."""
+        """After each step; ``record`` has ``step``, ``loss``, ``lr``, ``seconds``, and ``norm`` if it is clipped.
+
+        Numbers added to ``record`` in every step go into the metrics and the history.
+        """
 
     def on_evaluate(self, run: Run, record: dict[str, float]) -> None:
         """After each evaluation; ``record`` has ``step`` and what ``evaluate`` returned."""

@@ -19,7 +19,8 @@ class History:
     Args:
         losses: the loss of each step (of a skipped step: not finite).
         seconds: wall-clock seconds of each step, without evaluations and checkpoints.
-        metrics: other numbers of each step: ``"lr"``, and ``"norm"`` of the gradient where it was clipped.
+        metrics: other numbers of each step: ``"lr"``, and ``"norm"`` of the gradient where it was clipped, and what
+            callbacks add to their record.
         evaluations: one dictionary an evaluation: ``"step"`` and what ``evaluate`` returned.
         stopped: why the run ended: ``"finished"`` (all steps, or one pass), ``"exhausted"`` (the batches ended
             before the steps did), ``"interrupted"`` (Ctrl-C), ``"callback"`` or ``"error"``.
@@ -44,6 +45,10 @@ class History:
         """Append one step."""
         self.losses.append(loss)
         self.seconds.append(seconds)
+        self.add_metrics(metrics)
+
+    def add_metrics(self, metrics: dict[str, float]) -> None:
+        """Append further numbers of the last step."""
         for name, value in metrics.items():
             self.metrics.setdefault(name, []).append(value)
 

@@ -117,7 +117,8 @@ def train(
         rule,
         Cursor(batches, endless=steps is not None),
         _scheduler_of(scheduler, rule.optimizer),
-        [*_observers(folder, progress), *_checked(callbacks)],
+        # the observers come last: what a callback adds to the record is written too
+        [*_checked(callbacks), *_observers(folder, progress)],
         steps,
         folder,
     )
@@ -181,8 +182,10 @@ def _step(run: Run, accumulate: int, clip_norm: float | None) -> bool:
     seconds = time.perf_counter() - begun
     run.history.add_step(estimate.loss, seconds, metrics)
     record = {"step": run.step, "loss": estimate.loss, "seconds": seconds, **metrics}
+    known = set(record)
     for callback in run.callbacks:
         callback.on_step(run, record)
+    run.history.add_metrics({name: value for name, value in record.items() if name not in known})
     return True
 
 

@@ -1,0 +1,163 @@
+"""How a gradient becomes a step: six slots, and the published optimizers as compositions of them."""
+
+from covector.optim.adadelta import Adadelta
+from covector.optim.adago import AdaGO, AdaGOStep
+from covector.optim.adagrad import Adagrad
+from covector.optim.adagrad_norm import AdaGradNorm, AdaGradNormStep, Certificate
+from covector.optim.adam import Adam, AdamW
+from covector.optim.adamax import AdaMax
+from covector.optim.ademamix import AdEMAMix
+from covector.optim.aegd import AEGD, AEPG, EnergyStep
+from covector.optim.amsgrad import AdamNC, AMSGrad
+from covector.optim.averaging import Averaged
+from covector.optim.batch_estimator import MomentsBackprop
+from covector.optim.batch_sampler import DynamicBatchSampler
+from covector.optim.batch_size import BatchController
+from covector.optim.certificates import TrustRegionPlan, trust_region, trust_region_bound
+from covector.optim.clip import ClipNorm
+from covector.optim.composite import Lasso
+from covector.optim.constraints import Box
+from covector.optim.diffgrad import DiffGrad
+from covector.optim.divergence import Divergence, StepGrowth, adam_divergence, effective_step_monotone
+from covector.optim.ghost import GhostNorms
+from covector.optim.grafting import Graft
+from covector.optim.grasswalk import GaLore, GrassJump, GrassWalk, SubspaceAdam
+from covector.optim.growing_batch import adadagrad, adadagrad_norm
+from covector.optim.induced_metric import InducedMetric, InducedMetricStep
+from covector.optim.lanton import LANTON, NoiseAdaptive
+from covector.optim.layer_norms import Modular, auto_norms
+from covector.optim.lookahead import Lookahead
+from covector.optim.metrics import Affine, BoxMetric, Euclidean, Metric, Natural, Orthant, Simplex
+from covector.optim.moments import GradientMoments
+from covector.optim.muon import AdaMuon, Muon, NorMuon
+from covector.optim.nadam import NAdam
+from covector.optim.noise import GradientNoise
+from covector.optim.norms import RMS2RMS, BiasRMS, ColNorm, Frobenius, MaxAbs, RowNorm, Spectral
+from covector.optim.optimizer import Optimizer
+from covector.optim.per_example import inner_products, per_example_gradients
+from covector.optim.prodigy import Prodigy
+from covector.optim.random_scaling import FadingMirrorDescent, RandomScaling
+from covector.optim.regions import DualNormMonitor, Scion, TrustRegion
+from covector.optim.riemannian_presets import RiemannianAdagrad, RiemannianAdam, RiemannianAMSGrad, RiemannianSGD
+from covector.optim.rmsprop import RMSprop
+from covector.optim.roles import Role, Roles, roles
+from covector.optim.rule import Rule
+from covector.optim.schedule_free import ScheduleFree
+from covector.optim.schedules import warmup_cosine, warmup_linear, warmup_stable_decay
+from covector.optim.sgd import SGD
+from covector.optim.shampoo import DistributedShampoo, Shampoo
+from covector.optim.signs import Lion, Signum
+from covector.optim.slots import Basis, Bucket, Constraint, Map, Scale, SkipStep, Slots, Transform
+from covector.optim.soap import SOAP, SPlus
+from covector.optim.steepest import SteepestDescent
+from covector.optim.subspace import GradientSubspace
+from covector.optim.wrapper import Wrapper
+
+__all__ = [
+    "AEGD",
+    "AEPG",
+    "LANTON",
+    "RMS2RMS",
+    "SGD",
+    "SOAP",
+    "AMSGrad",
+    "AdEMAMix",
+    "AdaGO",
+    "AdaGOStep",
+    "AdaGradNorm",
+    "AdaGradNormStep",
+    "AdaMax",
+    "AdaMuon",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamNC",
+    "AdamW",
+    "Affine",
+    "Averaged",
+    "Basis",
+    "BatchController",
+    "BiasRMS",
+    "Box",
+    "BoxMetric",
+    "Bucket",
+    "Certificate",
+    "ClipNorm",
+    "ColNorm",
+    "Constraint",
+    "DiffGrad",
+    "DistributedShampoo",
+    "Divergence",
+    "DualNormMonitor",
+    "DynamicBatchSampler",
+    "EnergyStep",
+    "Euclidean",
+    "FadingMirrorDescent",
+    "Frobenius",
+    "GaLore",
+    "GhostNorms",
+    "GradientMoments",
+    "GradientNoise",
+    "GradientSubspace",
+    "Graft",
+    "GrassJump",
+    "GrassWalk",
+    "InducedMetric",
+    "InducedMetricStep",
+    "Lasso",
+    "Lion",
+    "Lookahead",
+    "Map",
+    "MaxAbs",
+    "Metric",
+    "Modular",
+    "MomentsBackprop",
+    "Muon",
+    "NAdam",
+    "Natural",
+    "NoiseAdaptive",
+    "NorMuon",
+    "Optimizer",
+    "Orthant",
+    "Prodigy",
+    "RMSprop",
+    "RandomScaling",
+    "RiemannianAMSGrad",
+    "RiemannianAdagrad",
+    "RiemannianAdam",
+    "RiemannianSGD",
+    "Role",
+    "Roles",
+    "RowNorm",
+    "Rule",
+    "SPlus",
+    "Scale",
+    "ScheduleFree",
+    "Scion",
+    "Shampoo",
+    "Signum",
+    "Simplex",
+    "SkipStep",
+    "Slots",
+    "Spectral",
+    "SteepestDescent",
+    "StepGrowth",
+    "SubspaceAdam",
+    "Transform",
+    "TrustRegion",
+    "TrustRegionPlan",
+    "Wrapper",
+    "adadagrad",
+    "adadagrad_norm",
+    "adam_divergence",
+    "auto_norms",
+    "effective_step_monotone",
+    "inner_products",
+    "per_example_gradients",
+    "roles",
+    "trust_region",
+    "trust_region_bound",
+    "warmup_cosine",
+    "warmup_linear",
+    "warmup_stable_decay",
+]
