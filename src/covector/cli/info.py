@@ -21,7 +21,8 @@ EXTRAS = {
     "federated": ("flwr", "dp_accounting"),
     "tensorboard": ("tensorboard",),
     "lightning": ("lightning",),
-    "bench": ("psutil",),
+    "compare": ("optuna", "pytorch_optimizer"),
+    "bench": ("psutil", "pytorch_optimizer"),
 }
 
 

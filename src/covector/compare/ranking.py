@@ -54,6 +54,9 @@ class Row:
         state_bytes: bytes kept for each parameter.
         note: what a reader must know: divergence, an error, an open edge, an unfinished run.
         runs: the runs at the best learning rate, by seed.
+
+    >>> Row("adamw").loss
+    inf
     """
 
     optimizer: str
