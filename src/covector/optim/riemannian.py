@@ -25,6 +25,7 @@ from torch import Tensor
 
 from covector.errors import ArgumentError
 from covector.optim.advance import state_dtype
+from covector.optim.checks import check_states
 from covector.optim.manifolds import Manifold
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
@@ -141,15 +142,20 @@ class RiemannianOptimizer(Optimizer):
         manifold = _manifold(param)
         if manifold is None:
             return state
-        one = param.detach()
-        for dim in manifold.dims:
-            one = one.narrow(dim, 0, 1)
+        one = _one(param, manifold)
         for name in slots.rule.states:
             if name not in self.vectors:
                 state[name] = torch.zeros_like(one, dtype=state[name].dtype)
         if group["lazy"]:
             state["steps"] = torch.zeros_like(one, dtype=torch.float32)
         return state
+
+    def check_bucket(self, bucket: Bucket) -> None:
+        """Refuse states that do not fit their parameters; called before anything changes."""
+        for name in bucket.slots.rule.states:
+            whole = name in self.vectors
+            like = [p if whole or _manifold(p) is None else _one(p, _manifold(p)) for p in bucket.params]
+            check_states(like, bucket.states, [name])
 
     def _move(self, bucket: Bucket, out: list[Tensor]) -> None:
         kinds: dict[Any, list[int]] = {}
@@ -211,6 +217,14 @@ _LISTS = ("params", "grads", "states", "signs")
 
 def _manifold(param: Tensor) -> Any:
     return getattr(param, "manifold", None)
+
+
+def _one(param: Tensor, manifold: Manifold) -> Tensor:
+    """One number of each point, in the shape of a state that has one."""
+    one = param.detach()
+    for dim in manifold.dims:
+        one = one.narrow(dim, 0, 1)
+    return one
 
 
 def _joined(tensors: Sequence[Tensor], manifold: Manifold) -> Tensor:
