@@ -40,8 +40,6 @@ from covector.optim.random_scaling import FadingMirrorDescent, RandomScaling
 from covector.optim.regions import DualNormMonitor, Scion, TrustRegion
 from covector.optim.riemannian_presets import RiemannianAdagrad, RiemannianAdam, RiemannianAMSGrad, RiemannianSGD
 from covector.optim.rmsprop import RMSprop
-from covector.optim.riemannian_presets import RiemannianAdagrad, RiemannianAdam, RiemannianAMSGrad, RiemannianSGD
-from covector.optim.rmsprop import RMSprop
 from covector.optim.roles import Role, Roles, roles
 from covector.optim.rule import Rule
 from covector.optim.schedule_free import ScheduleFree

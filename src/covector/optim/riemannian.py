@@ -25,7 +25,6 @@ from torch import Tensor
 
 from covector.errors import ArgumentError
 from covector.optim.advance import state_dtype
-from covector.optim.checks import check_states
 from covector.optim.manifolds import Manifold
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
@@ -115,7 +114,8 @@ class RiemannianOptimizer(Optimizer):
         **options: Any,
     ) -> None:
         self.vectors = tuple(vectors)
-        super().__init__(params, Slots(rule), lr, update=update, lazy=lazy, **options)
+        numbers = tuple(name for name in rule.states if name not in self.vectors)
+        super().__init__(params, Slots(rule, reduced=numbers), lr, update=update, lazy=lazy, **options)
 
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
@@ -149,13 +149,6 @@ class RiemannianOptimizer(Optimizer):
         if group["lazy"]:
             state["steps"] = torch.zeros_like(one, dtype=torch.float32)
         return state
-
-    def check_bucket(self, bucket: Bucket) -> None:
-        """Refuse states that do not fit their parameters; called before anything changes."""
-        for name in bucket.slots.rule.states:
-            whole = name in self.vectors
-            like = [p if whole or _manifold(p) is None else _one(p, _manifold(p)) for p in bucket.params]
-            check_states(like, bucket.states, [name])
 
     def _move(self, bucket: Bucket, out: list[Tensor]) -> None:
         kinds: dict[Any, list[int]] = {}
