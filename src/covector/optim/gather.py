@@ -49,7 +49,7 @@ def gather(
     for (group, params, grads), kinds, counts in zip(live, dtypes, sizes, strict=True):
         chosen = slots[group["slots"]]
         states = _states(params, state, initial_state, chosen, group)
-        check_states(params, states, () if chosen.basis else chosen.rule.states, counts)
+        check_states(params, states, chosen.whole, counts)
         found += _split(Bucket(group, chosen, params, grads, states, 0, [], shared), kinds)
     for bucket in found:
         _advance(bucket)

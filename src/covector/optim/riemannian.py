@@ -114,7 +114,8 @@ class RiemannianOptimizer(Optimizer):
         **options: Any,
     ) -> None:
         self.vectors = tuple(vectors)
-        super().__init__(params, Slots(rule), lr, update=update, lazy=lazy, **options)
+        numbers = tuple(name for name in rule.states if name not in self.vectors)
+        super().__init__(params, Slots(rule, reduced=numbers), lr, update=update, lazy=lazy, **options)
 
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
@@ -141,9 +142,7 @@ class RiemannianOptimizer(Optimizer):
         manifold = _manifold(param)
         if manifold is None:
             return state
-        one = param.detach()
-        for dim in manifold.dims:
-            one = one.narrow(dim, 0, 1)
+        one = _one(param, manifold)
         for name in slots.rule.states:
             if name not in self.vectors:
                 state[name] = torch.zeros_like(one, dtype=state[name].dtype)
@@ -211,6 +210,14 @@ _LISTS = ("params", "grads", "states", "signs")
 
 def _manifold(param: Tensor) -> Any:
     return getattr(param, "manifold", None)
+
+
+def _one(param: Tensor, manifold: Manifold) -> Tensor:
+    """One number of each point, in the shape of a state that has one."""
+    one = param.detach()
+    for dim in manifold.dims:
+        one = one.narrow(dim, 0, 1)
+    return one
 
 
 def _joined(tensors: Sequence[Tensor], manifold: Manifold) -> Tensor:

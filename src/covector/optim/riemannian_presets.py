@@ -7,36 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
+from covector.optim.adagrad import adagrad
 from covector.optim.adam import ADAM
+from covector.optim.amsgrad import amsgrad
 from covector.optim.checks import check_fractions, check_nonnegative
-from covector.optim.operations import maximum, sqrt
 from covector.optim.optimizer import Params
 from covector.optim.riemannian import Move, RiemannianOptimizer
 from covector.optim.rule import Rule
+from covector.optim.sgd import heavy_ball
 
 __all__ = ["RiemannianAMSGrad", "RiemannianAdagrad", "RiemannianAdam", "RiemannianSGD"]
-
-
-def momentum(g: Any, u: Any, mu: Any) -> tuple[Any, ...]:
-    """Heavy ball; Polyak 1964."""
-    u = mu * u + g
-    return u, u
-
-
-def adagrad(g: Any, s: Any, eps: Any) -> tuple[Any, ...]:
-    """The gradient over the root of the sum of squares; Duchi, Hazan and Singer 2011."""
-    s = s + g * g
-    return g / (sqrt(s) + eps), s
-
-
-def amsgrad(
-    g: Any, m: Any, v: Any, x: Any, b1: Any, c1: Any, b2: Any, c2: Any, k1: Any, k2: Any, eps: Any
-) -> tuple[Any, ...]:
-    """Adam with the largest second moment so far; Reddi, Kale and Kumar 2018, Algorithm 2."""
-    m = b1 * m + c1 * g
-    v = b2 * v + c2 * g * g
-    x = maximum(x, v)
-    return k1 * m / (k2 * sqrt(x) + eps), m, v, x
 
 
 def amsgrad_numbers(t: Any, group: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -48,8 +28,8 @@ def amsgrad_numbers(t: Any, group: Mapping[str, Any]) -> tuple[Any, ...]:
     return b1, 1 - b1, b2, 1 - b2, 1 / (1 - b1**t), k2, group["eps"]
 
 
-MOMENTUM = Rule(momentum, ("momentum_buffer",), lambda t, group: (group["momentum"],))
-ADAGRAD = Rule(adagrad, ("sum",), lambda t, group: (group["eps"],))
+MOMENTUM = Rule(heavy_ball, ("momentum_buffer",), lambda t, group: (group["momentum"], 1.0, 0.0, 1.0))
+ADAGRAD = Rule(adagrad, ("sum",), lambda t, group: (1.0, 0.0, group["eps"]))
 AMSGRAD = Rule(amsgrad, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), amsgrad_numbers)
 
 

@@ -111,6 +111,7 @@ class Slots:
         basis: coordinates of the moments; default the parameters' own.
         maps: applied to the direction one after the other.
         scales: factors that multiply.
+        reduced: names of the rule's states that may be of fewer elements than their parameter.
 
     >>> from covector.optim.rule import Rule
     >>> Slots(Rule(lambda g: (g,), (), lambda t, group: ())).fused
@@ -121,6 +122,12 @@ class Slots:
     basis: Basis | None = None
     maps: tuple[Map, ...] = ()
     scales: tuple[Scale, ...] = ()
+    reduced: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """Names of the rule's states that have their parameter's size."""
+        return () if self.basis else tuple(name for name in self.rule.states if name not in self.reduced)
 
     @property
     def fused(self) -> bool:
