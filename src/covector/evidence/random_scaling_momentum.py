@@ -116,7 +116,7 @@ def nonsmooth(budget: Budget) -> tuple[Finding, Path]:
 def digits_finding(budget: Budget) -> Finding:
     """Momentum with and without scaling at the best learning rate of each."""
     seeds, steps = budget.choose(smoke=([0], 40), full=([0, 1, 2, 3], 300))
-    grid = budget.choose(smoke=[0.3], full=[0.1, 0.3, 1.0])
+    grid = budget.choose(smoke=[0.3], full=[0.3, 1.0, 3.0])
 
     def momentum(params: Any, lr: float) -> SGD:
         return SGD(params, lr=lr, momentum=0.9, dampening=0.9)
