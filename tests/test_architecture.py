@@ -56,6 +56,7 @@ EXEMPT: dict[str, list[str]] = {
     "the inverse of what writes it, whose example or test shows both": ["gradients.decode", "training.read_checkpoint"],
     "fetches over the network: tests/data does": ["data.get", "data.load"],
     "runs whole experiments: tests/evidence does": ["evidence.run", "evidence.collect"],
+    "starts processes: tests/distributed does": ["distributed.hogwild", "distributed.launch"],
     "needs a model and a tokenizer: tests/language has them": [
         "language.Batches",
         "language.CausalTask",

@@ -141,7 +141,7 @@ def _price(budget: Budget) -> list[Finding]:
     layers = [nn.Linear(256, 512), nn.GELU(), nn.Linear(512, 512), nn.GELU(), nn.Linear(512, 10)]
     objective = Objective(nn.Sequential(*layers), nn.functional.cross_entropy)
     batch = torch.randn(256, 256), torch.randint(0, 10, (256,))
-    repeats = budget.choose(smoke=5, full=15)
+    repeats = budget.choose(smoke=2, full=15)
     ways: dict[str, Callable[[], Any]] = {
         "plain": lambda: Backprop()(objective, batch),
         "ghost": lambda: MomentsBackprop("ghost")(objective, batch),

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from covector.evidence.budget import Budget
+from covector.evidence.experiments.asynchronous import parallel_part
+from covector.evidence.experiments.digits import Digits
 from covector.evidence.experiments.planes import BEALE, BEALE_MINIMUM, SADDLE, Make, arc, walk
 from covector.evidence.figures import figure
 from covector.evidence.findings import Evidence, Finding
@@ -37,11 +39,13 @@ LIMIT = 1500
     parts=[f"covector.optim.{name}" for name in ("SGD", "Adagrad", "Adadelta", "RMSprop", "Adam", "AdaMax", "NAdam")],
 )
 def evidence(budget: Budget) -> Evidence:
-    """Beale's function, the saddle, and the distance to torch's own optimizers."""
+    """Beale's function, the saddle, the distance to torch's own optimizers, and workers that do not wait."""
     rates, paths = tune(budget)
     beale, drawn = beale_findings(budget, rates, paths)
     saddle, times = saddle_findings(budget, rates)
-    return Evidence("gradient-descent-overview", [*beale, *saddle, torch_finding()], [drawn, times])
+    asynchronous, figures = parallel_part(Digits.load(), budget)
+    findings = [*beale, *saddle, torch_finding(), *asynchronous]
+    return Evidence("gradient-descent-overview", findings, [drawn, times, *figures])
 
 
 def make(name: str, lr: float) -> Make:

@@ -1,6 +1,5 @@
 """How a gradient becomes a step: six slots, and the published optimizers as compositions of them."""
 
-from covector.optim.adadagrad import adadagrad
 from covector.optim.adadelta import Adadelta
 from covector.optim.adago import AdaGO, AdaGOStep
 from covector.optim.adagrad import Adagrad
@@ -23,6 +22,7 @@ from covector.optim.divergence import Divergence, StepGrowth, adam_divergence, e
 from covector.optim.ghost import GhostNorms
 from covector.optim.grafting import Graft
 from covector.optim.grasswalk import GaLore, GrassJump, GrassWalk, SubspaceAdam
+from covector.optim.growing_batch import adadagrad, adadagrad_norm
 from covector.optim.induced_metric import InducedMetric, InducedMetricStep
 from covector.optim.lanton import LANTON, NoiseAdaptive
 from covector.optim.layer_norms import Modular, auto_norms
@@ -148,6 +148,7 @@ __all__ = [
     "TrustRegionPlan",
     "Wrapper",
     "adadagrad",
+    "adadagrad_norm",
     "adam_divergence",
     "auto_norms",
     "effective_step_monotone",

@@ -109,29 +109,32 @@ def check_gradient(param: Tensor) -> None:
         )
 
 
-def check_gradients(params: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
-    """:func:`check_gradient` of many parameters, whose gradients are at hand.
+def check_gradients(
+    params: Sequence[Tensor], grads: Sequence[Tensor], dtypes: Sequence[torch.dtype], sizes: Sequence[int]
+) -> None:
+    """:func:`check_gradient` of many parameters, whose gradients, dtypes and sizes are at hand.
 
-    >>> check_gradients([], [])
+    >>> check_gradients([], [], [], [])
     """
     if not (
         {grad.layout for grad in grads} <= {torch.strided}
-        and [grad.dtype for grad in grads] == [param.dtype for param in params]
-        and list(map(Tensor.numel, grads)) == list(map(Tensor.numel, params))
+        and [grad.dtype for grad in grads] == dtypes
+        and list(map(Tensor.numel, grads)) == sizes
     ):
         for param in params:
             check_gradient(param)
 
 
-def check_states(params: Sequence[Tensor], states: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    """The tensors of these names have their parameter's size.
+def check_states(
+    params: Sequence[Tensor], states: Sequence[Mapping[str, Any]], names: Sequence[str], sizes: Sequence[int]
+) -> None:
+    """The tensors of these names have their parameter's size, which is at hand.
 
-    >>> check_states([torch.zeros(3)], [{"exp_avg": torch.zeros(2)}], ["exp_avg"])
+    >>> check_states([torch.zeros(3)], [{"exp_avg": torch.zeros(2)}], ["exp_avg"], [3])
     Traceback (most recent call last):
     ...
     covector.errors.MismatchError: a parameter has shape (3,), its state 'exp_avg' (2,): ...
     """
-    sizes = list(map(Tensor.numel, params)) if names else []
     for name in names:
         if list(map(Tensor.numel, [state[name] for state in states])) == sizes:
             continue

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from covector.errors import ArgumentError, CompositionError, CovectorError
 from covector.optim.advance import Factors, advance, same, state_dtype
-from covector.optim.checks import check_gradients, check_nonnegative, check_parameter, check_states
+from covector.optim.checks import check_nonnegative, check_parameter
+from covector.optim.gather import gather
 from covector.optim.packing import pack
 from covector.optim.slots import Bucket, Constraint, SkipStep, Slots, Transform
 
@@ -172,51 +173,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _buckets(self) -> list[Bucket]:
         """Parameters that have a gradient, checked, by what steps together; their step counts advanced."""
-        live = [(group, *_with_gradients(group["params"])) for group in self.param_groups]
-        for _, params, grads in live:
-            check_gradients(params, grads)
-        shared: dict[str, Any] = self.state.get("shared", {})  # type: ignore[call-overload]
-        found = [bucket for group, params, grads in live for bucket in self._split(group, params, grads, shared)]
-        for bucket in found:
-            check_states(bucket.params, bucket.states, () if bucket.slots.basis else bucket.slots.rule.states)
-        for bucket in found:
-            if bucket.group["capturable"]:
-                for state in bucket.states:
-                    state["step"].add_(1)
-            else:
-                for state in bucket.states:
-                    state["step"] += 1
-            bucket.t = bucket.states[0]["step"]
-        return found
-
-    def _split(
-        self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], shared: dict[str, Any]
-    ) -> list[Bucket]:
-        """Parameters of a group by dtype, device and step count.
-
-        Whole columns at a time, as there may be thousands of tensors; nothing is remembered from the step before of
-        what a user may have replaced since.
-        """
-        slots = self.slots[group["slots"]]
-        states = [self.state[p] for p in params]
-        if not all(states):
-            fresh = [(param, state) for param, state in zip(params, states, strict=True) if not state]
-            for param, state in fresh:
-                state.update(self.initial_state(slots, param, group))
-            pack([state for _, state in fresh], slots.rule.states)
-        counts = [0] * len(states) if group["capturable"] else [state["step"] for state in states]
-        marks = [p.dtype for p in params], [p.device for p in params], counts
-        sign = -1.0 if group["maximize"] else 1.0
-        if all(len(set(column)) < 2 for column in marks):
-            return [Bucket(group, slots, params, grads, states, 0, [sign] * len(params), shared)] if params else []
-        places: dict[tuple[Any, ...], list[int]] = {}
-        for place, mark in enumerate(zip(*marks, strict=True)):
-            places.setdefault(mark, []).append(place)
-        return [
-            Bucket(group, slots, [params[i] for i in some], [grads[i] for i in some], [states[i] for i in some], 0,
-                   [sign] * len(some), shared)
-            for some in places.values()
-        ]  # fmt: skip
+        return gather(self.param_groups, self.slots, self.state, self.initial_state)
 
     def initial_state(self, slots: Slots, param: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         """State of a parameter before its first step; in a basis, the rule's tensors come with its first gradient."""
@@ -283,19 +240,11 @@ class Optimizer(torch.optim.Optimizer):
         for index, param in zip(saved, live, strict=True):
             if index in state_dict["state"]:
                 self.state[param] = {k: _own(v, param) for k, v in state_dict["state"][index].items()}
-        if "shared" in state_dict["state"]:
-            self.state["shared"] = copy.deepcopy(state_dict["state"]["shared"])  # type: ignore[index]
         for group in self.param_groups:
             loaded = [self.state[param] for param in group["params"] if param in self.state]
             pack(loaded, self.slots[group["slots"]].rule.states)
-
-
-def _with_gradients(params: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    grads = [p.grad for p in params]
-    present = [grad for grad in grads if grad is not None]
-    if len(present) == len(grads):
-        return list(params), present
-    return [p for p, grad in zip(params, grads, strict=True) if grad is not None], present
+        if "shared" in state_dict["state"]:
+            self.state["shared"] = copy.deepcopy(state_dict["state"]["shared"])  # type: ignore[index]
 
 
 def _own(value: Any, param: Tensor) -> Any:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from covector.evidence.experiments.digits import Digits, classifier
 
 __all__ = ["Outcome", "compare", "train", "tune"]
 
 # parameters and a learning rate, to an optimizer that takes step(loss=...)
-Make = Callable[[Sequence[nn.Parameter], float], Any]
+Make = Callable[[Any, float], Any]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def tune(digits: Digits, make: Make, grid: Sequence[float], seeds: Sequence[int]
 
 
 def compare(
-    digits: Digits, makes: dict[str, tuple[Make, Sequence[float]]], seeds: Sequence[int], steps: int
+    digits: Digits, makes: Mapping[str, tuple[Make, Sequence[float]]], seeds: Sequence[int], steps: int
 ) -> dict[str, Outcome]:
     """:func:`tune` for several methods with a grid each."""
     return {name: tune(digits, make, grid, seeds, steps) for name, (make, grid) in makes.items()}

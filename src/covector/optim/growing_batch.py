@@ -7,11 +7,12 @@ from typing import Any
 from torch import Tensor
 
 from covector.optim.adagrad import Adagrad
+from covector.optim.adagrad_norm import AdaGradNorm
 from covector.optim.batch_sampler import DynamicBatchSampler
 from covector.optim.batch_size import BatchController
 from covector.optim.optimizer import Params
 
-__all__ = ["adadagrad"]
+__all__ = ["adadagrad", "adadagrad_norm"]
 
 
 def adadagrad(
@@ -46,3 +47,26 @@ def adadagrad(
     True
     """
     return Adagrad(params, lr, eps=eps), BatchController(sampler, **options)
+
+
+def adadagrad_norm(
+    params: Params, sampler: DynamicBatchSampler | int, lr: float | Tensor = 1.0, *, b0: float = 1e-2, **options: Any
+) -> tuple[AdaGradNorm, BatchController]:
+    """AdaGradNorm, with one step size for all parameters, and the controller that sets the size of its batches.
+
+    Args:
+        params: a module, parameters, or param groups.
+        sampler: what draws the batches, or the size of the first batch.
+        lr: of the order of the distance to the solution.
+        b0: of AdaGradNorm.
+        options: for :class:`BatchController`.
+
+    Returns:
+        As for :func:`adadagrad`.
+
+    >>> import torch
+    >>> optimizer, controller = adadagrad_norm(torch.nn.Linear(2, 1), 8, test="augmented", max=512)
+    >>> type(optimizer).__name__, controller.batch_size
+    ('AdaGradNorm', 8)
+    """
+    return AdaGradNorm(params, lr, b0), BatchController(sampler, **options)
