@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from covector.evidence.budget import Budget
-from covector.evidence.experiments.matrices_lm import REST, SETTING, TUNING, Tuned, adam, trial, tuned
+from covector.evidence.experiments.matrices_lm import REST, SETTING, TUNING, Tuned, adam, tuned
 from covector.evidence.figures import figure
 from covector.evidence.findings import Evidence, Finding
 from covector.evidence.registry import paper
@@ -30,7 +30,7 @@ def muon(model: nn.Module, lr: float) -> Optimizer:
 
 @paper("adago", parts=["covector.optim.AdaGO", "covector.optim.AdaGOStep", "covector.optim.Muon"])
 def evidence(budget: Budget) -> Evidence:
-    """Without a schedule, with one, and the exponent of the decay."""
+    """Without a schedule and with one, and the exponent of the decay."""
     found = {
         "AdaGO": tuned(budget, adago, (0.15, 0.3, 0.6), cosine=False),
         "Muon": tuned(budget, muon, (0.0125, 0.025, 0.05), cosine=False),
@@ -56,13 +56,14 @@ def constant_findings(budget: Budget, found: Mapping[str, Tuned]) -> list[Findin
 
 
 def schedule_finding(budget: Budget, found: Mapping[str, Tuned]) -> Finding:
-    """What a cosine schedule still adds to the built-in decay, beside what it adds to Muon."""
-    gain = found["AdaGO"].grid[found["AdaGO"].lr] - trial(budget, adago, found["AdaGO"].lr)
-    other = found["Muon"].grid[found["Muon"].lr] - trial(budget, muon, found["Muon"].lr)
+    """What a cosine schedule adds, for AdaGO and for Muon, each at its best learning rate with and without."""
+    scheduled = {"AdaGO": tuned(budget, adago, (0.3, 0.6, 1.2)), "Muon": tuned(budget, muon, (0.025, 0.05, 0.1))}
+    gains = {name: found[name].loss - result.loss for name, result in scheduled.items()}
+    words = [f"{name} {found[name].loss:.3f} constant, {scheduled[name].loss:.3f} with cosine" for name in scheduled]
     return Finding(
-        "AdaGO gains less from a schedule than Muon does", "no schedule needed", gain, other,
-        "nats that a cosine schedule gains", gain < other if budget.name == "full" else None,
-        f"one seed, each at its best constant learning rate; {SETTING}",
+        "AdaGO gains less from a schedule than Muon does", "no schedule needed", gains["AdaGO"], gains["Muon"],
+        "nats that a cosine schedule gains", gains["AdaGO"] < gains["Muon"] - 0.01 if budget.name == "full" else None,
+        f"{'; '.join(words)}; {SETTING}; {TUNING}; negative where the schedule does harm, as it does in so short a run",
     )  # fmt: skip
 
 

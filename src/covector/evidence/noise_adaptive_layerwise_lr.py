@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,21 +20,30 @@ from covector.optim import LANTON, Muon, NoiseAdaptive, Spectral, TrustRegion
 SIGMAS = (0.0, 0.1, 1.0, 3.0)
 SIZE, ALPHA = 24, 3.0
 LRS = (0.025, 0.05, 0.1, 0.2)
+ETAS = (0.125, 0.25, 0.5, 1.0, 2.0)
+
+Errors = Mapping[float, tuple[float, list[float]]]
 
 
 @paper("noise-adaptive-layerwise-lr", parts=["covector.optim.LANTON", "covector.optim.NoiseAdaptive"])
 def evidence(budget: Budget) -> Evidence:
     """Four matrices of known noise, and the language model at learning rates up to four times the best."""
-    etas = budget.choose(smoke=(0.5, 2.0), full=(0.25, 0.5, 1.0, 2.0))
-    ours, multipliers = zip(*(synthetic(budget, eta, adaptive=True) for eta in etas), strict=True)
-    fixed = [synthetic(budget, eta, adaptive=False)[0] for eta in etas]
-    drawn = draw(budget, etas, ours, fixed)
+    ours, fixed = (errors(budget, adaptive) for adaptive in (True, False))
+    best = min(ours, key=lambda eta: ours[eta][0])
     findings = [
-        order_finding(budget, multipliers[etas.index(min(etas, key=lambda e: ours[etas.index(e)]))]),
-        *synthetic_findings(budget, etas, ours, fixed),
+        order_finding(budget, ours[best][1]),
+        *synthetic_findings(budget, ours, fixed),
         *language_findings(budget),
     ]
-    return Evidence("noise-adaptive-layerwise-lr", findings, [drawn])
+    return Evidence("noise-adaptive-layerwise-lr", findings, [draw(budget, ours, fixed)])
+
+
+def errors(budget: Budget, adaptive: bool) -> Errors:
+    """Error and multipliers by base learning rate: factors of two, then fourths of an octave around the best."""
+    found = {eta: synthetic(budget, eta, adaptive) for eta in budget.choose(smoke=(0.5, 2.0), full=ETAS)}
+    best = min(found, key=lambda eta: found[eta][0])
+    around = [best * 2 ** (k / 4) for k in (-2, -1, 1, 2)] if budget.name == "full" else []
+    return dict(sorted({**found, **{eta: synthetic(budget, eta, adaptive) for eta in around}}.items()))
 
 
 def synthetic(budget: Budget, eta: float, adaptive: bool) -> tuple[float, list[float]]:
@@ -71,21 +80,23 @@ def order_finding(budget: Budget, multipliers: Sequence[float]) -> Finding:
     )  # fmt: skip
 
 
-def synthetic_findings(
-    budget: Budget, etas: Sequence[float], ours: Sequence[float], fixed: Sequence[float]
-) -> list[Finding]:
+def synthetic_findings(budget: Budget, ours: Errors, fixed: Errors) -> list[Finding]:
     """Best learning rates, and one that is too large."""
-    full = budget.name == "full"
-    setting = f"four matrices, learning rates {tuple(etas)} / sqrt(t), mean nuclear norm of the error at the end"
+    full, large = budget.name == "full", ETAS[-1]
+    (lr, best), (other, base) = (
+        min(((e, v[0]) for e, v in found.items()), key=lambda x: x[1]) for found in (ours, fixed)
+    )
+    setting = "four matrices, learning rates falling as 1 / sqrt(t), mean nuclear norm of the error at the end"
     return [
         Finding(
-            "Each at its best learning rate, LANTON ends nearer to the solution", "fewer samples", min(ours),
-            min(fixed), "nuclear norm of the error", min(ours) < min(fixed) if full else None,
-            f"{setting}; all matrices have as far to go, so that a shorter step for some is no advantage in itself",
+            "Each at its best learning rate, LANTON ends nearer to the solution", "fewer samples", best, base,
+            "nuclear norm of the error", best < base if full else None,
+            f"{setting}; {lr:.2f} and {other:.2f}, the best to a fourth of an octave; all matrices have as far to go, "
+            "so that a shorter step for some is no advantage in itself",
         ),
         Finding(
-            "LANTON stands a base learning rate that is too large", "none", ours[-1], fixed[-1],
-            "nuclear norm of the error", ours[-1] < fixed[-1] if full else None, f"{setting}; at {etas[-1]}",
+            "LANTON stands a base learning rate that is too large", "none", ours[large][0], fixed[large][0],
+            "nuclear norm of the error", ours[large][0] < fixed[large][0] if full else None, f"{setting}; at {large}",
         ),
     ]  # fmt: skip
 
@@ -131,10 +142,10 @@ def decided(ours: float, theirs: float) -> bool | None:
     return None if abs(ours - theirs) < 0.01 else ours < theirs
 
 
-def draw(budget: Budget, etas: Sequence[float], ours: Sequence[float], fixed: Sequence[float]) -> Path:
+def draw(budget: Budget, ours: Errors, fixed: Errors) -> Path:
     """Error by base learning rate."""
     path = budget.path("error-by-base-learning-rate.svg")
     with figure(path, x="base learning rate", y="nuclear norm of the error") as axes:
-        axes.loglog(etas, ours, marker="o", label="LANTON")
-        axes.loglog(etas, fixed, marker="o", label="the same for all layers")
+        for found, label in ((ours, "LANTON"), (fixed, "the same for all layers")):
+            axes.loglog(list(found), [error for error, _ in found.values()], marker="o", label=label)
     return path

@@ -33,7 +33,7 @@ SETTING = (
     f"character language model on Python's help texts, hidden width {WIDTH}, {STEPS} steps of 256, 20 of them warm-up, "
     "embedding and head by Adam at 3e-3"
 )
-TUNING = "each at the best of learning rates a factor of two apart, which lies inside its grid; two seeds"
+TUNING = "each at the best of up to six learning rates, a factor of two apart; two seeds"
 MOST = 6  # learning rates that are tried
 
 
