@@ -114,7 +114,16 @@ def test_kernels_that_do_not_load_give_way_to_plain_torch(monkeypatch):
     def broken(name):
         raise ImportError(f"{name} needs another numpy")
 
-    monkeypatch.setattr(dispatch, "_module", broken)
+    monkeypatch.setattr(dispatch, "_load", broken)
     with pytest.warns(UserWarning, match="needs another numpy"):
         assert not dispatch._usable.__wrapped__("cpu", "numba")
     assert not dispatch._usable.__wrapped__("cpu", "a_package_nobody_has")
+
+
+def test_implementations_get_a_signed_seed_32_bit_words_and_a_short_shift():
+    base, table = torch.randn(300), torch.randn(7)
+    as_given, reduced = torch.empty(300), torch.empty(300)
+    kernels.materialize_sketch_(as_given, base, table, 2**64 - 5, 2**32 + 9, -9, 3, 2**32 + 1, -1)
+    kernels.materialize_sketch_(reduced, base, table, -5, 9, 5, 3, 1, 2**32 - 1)
+    assert torch.equal(as_given, reduced)
+    assert not torch.equal(as_given, base)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from covector import kernels
 from covector.kernels import cpu, reference
+from covector.kernels.operands import Place, Terms
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64, torch.bfloat16: torch.int16, torch.float16: torch.int16}
@@ -32,7 +34,9 @@ def test_add_field(dtype, distribution, terms):
     for count, start in RANGES:
         expected, found = base_of(count, dtype), base_of(count, dtype)
         for kernel, out in ((reference, expected), (cpu, found)):
-            kernel.add_field_(out, seeds_of(terms), scales, distribution, 0xFFFFFFFF, start, 3, 0xFFFFFFFE)
+            kernel.add_field_(
+                out, Terms(seeds_of(terms), scales, distribution), Place(0xFFFFFFFF, start, 3, 0xFFFFFFFE)
+            )
         assert same(expected, found), (count, start)
 
 
@@ -46,7 +50,7 @@ def test_materialize_seeded(dtype, distribution, terms, largest):
         base = base_of(count, dtype)
         expected, found = torch.empty_like(base), torch.empty_like(base)
         for kernel, out in ((reference, expected), (cpu, found)):
-            kernel.materialize_seeded_(out, base, seeds_of(terms), units, distribution, 24, 7, start)
+            kernel.materialize_seeded_(out, base, Terms(seeds_of(terms), units, distribution), 24, Place(7, start))
         assert same(expected, found), (count, start)
 
 
@@ -58,7 +62,7 @@ def test_sums_at_the_edges_of_32_and_64_bits(units, distribution):
     base = torch.zeros(777, dtype=torch.float64)
     expected, found = base.clone(), base.clone()
     for kernel, out in ((reference, expected), (cpu, found)):
-        kernel.materialize_seeded_(out, base, seeds_of(2), torch.tensor(units), distribution, 0, 7)
+        kernel.materialize_seeded_(out, base, Terms(seeds_of(2), torch.tensor(units), distribution), 0, Place(7))
     assert same(expected, found)
 
 
@@ -74,8 +78,8 @@ def test_sketch_both_ways(dtype, size, shift):
         expected, found = torch.empty_like(base), torch.empty_like(base)
         projected, projected_too = totals.clone(), totals.clone()
         for kernel, out, into in ((reference, expected, projected), (cpu, found, projected_too)):
-            kernel.materialize_sketch_(out, base, table, 2**64 - 5, 9, shift, start, 1, 2)
-            kernel.project_sketch_(into, base, 2**64 - 5, 9, shift, start, 1, 2)
+            kernel.materialize_sketch_(out, base, table, -5, shift % size, Place(9, start, 1, 2))
+            kernel.project_sketch_(into, base, -5, shift % size, Place(9, start, 1, 2))
         assert same(expected, found), (count, start)
         assert same(projected, projected_too), (count, start)
 
@@ -84,7 +88,7 @@ def test_a_sketch_at_a_huge_start():
     base, table = base_of(3000, torch.float32), base_of(4097, torch.float32)
     expected, found = base.clone(), base.clone()
     for kernel, out in ((reference, expected), (cpu, found)):
-        kernel.materialize_sketch_(out, base, table, 5, 1, 2**33 + 1, 2**37 + 3)
+        kernel.materialize_sketch_(out, base, table, 5, (2**33 + 1) % 4097, Place(1, 2**37 + 3))
     assert same(expected, found)
 
 
@@ -94,7 +98,7 @@ def test_millions_of_elements(distribution):
     scale = torch.tensor([0.1, 1 / 3], dtype=torch.float64)
     expected, found = base_of(1 << 21, torch.float32), base_of(1 << 21, torch.float32)
     for kernel, out in ((reference, expected), (cpu, found)):
-        kernel.add_field_(out, seeds_of(2), scale, distribution, 3)
+        kernel.add_field_(out, Terms(seeds_of(2), scale, distribution), Place(3))
     assert same(expected, found)
 
 
@@ -102,8 +106,8 @@ def test_millions_of_elements(distribution):
 def test_out_may_be_base(dtype):
     base, table = base_of(5000, dtype), torch.randn(100, dtype=reference.work_dtype(dtype))
     for operation, arguments in (
-        (cpu.materialize_sketch_, (table, 5, 1, 0, 3)),
-        (cpu.materialize_seeded_, (seeds_of(5), torch.arange(5), "rademacher", 3, 1, 7)),
+        (cpu.materialize_sketch_, (table, 5, 0, Place(1, 3))),
+        (cpu.materialize_seeded_, (Terms(seeds_of(5), torch.arange(5), "rademacher"), 3, Place(1, 7))),
     ):
         apart, within = torch.empty_like(base), base.clone()
         operation(apart, base, *arguments)
@@ -120,9 +124,10 @@ def test_what_is_not_finite_stays_so(dtype):
     results = []
     for kernel in (reference, cpu):
         added, sketched, exact = base.clone(), base.clone(), base.clone()
-        kernel.add_field_(added, seeds_of(1), torch.tensor([1e-3], dtype=torch.float64), "rademacher", 1)
-        kernel.materialize_sketch_(sketched, sketched, table, 1, 1, 0)
-        kernel.materialize_seeded_(exact, exact, seeds_of(1), torch.tensor([3]), "binomial", 10, 1)
+        scale = torch.tensor([1e-3], dtype=torch.float64)
+        kernel.add_field_(added, Terms(seeds_of(1), scale, "rademacher"), Place(1))
+        kernel.materialize_sketch_(sketched, sketched, table, 1, 0, Place(1))
+        kernel.materialize_seeded_(exact, exact, Terms(seeds_of(1), torch.tensor([3]), "binomial"), 10, Place(1))
         results.append((added, sketched, exact))
     for expected, found in zip(*results, strict=True):
         assert torch.equal(expected.isnan(), found.isnan())
@@ -136,7 +141,7 @@ def test_scales_at_the_edges(scale, dtype):
     base = torch.tensor([0.0, -0.0, 1.0, -1.0] * 40, dtype=dtype)
     expected, found = base.clone(), base.clone()
     for kernel, out in ((reference, expected), (cpu, found)):
-        kernel.add_field_(out, seeds_of(1), torch.tensor([scale], dtype=torch.float64), "rademacher", 1)
+        kernel.add_field_(out, Terms(seeds_of(1), torch.tensor([scale], dtype=torch.float64), "rademacher"), Place(1))
     assert same(expected.nan_to_num(7.0), found.nan_to_num(7.0))
 
 
@@ -152,12 +157,13 @@ def test_rounding_to_storage_is_to_nearest_even(dtype):
         table = (unit * part).float()
         expected, found = torch.empty_like(base), torch.empty_like(base)
         for kernel, out in ((reference, expected), (cpu, found)):
-            kernel.materialize_sketch_(out, base, table, 5, 1, 0)
+            kernel.materialize_sketch_(out, base, table, 5, 0, Place(1))
         assert same(expected, found)
         assert not torch.equal(found, base)
 
 
 def test_other_storage_is_served_by_the_definition():
     out = torch.zeros(50).to(torch.float8_e4m3fn)
-    cpu.add_field_(out, seeds_of(1), torch.tensor([0.5], dtype=torch.float64), "rademacher", 1)
+    assert not cpu.supports(out.dtype)
+    kernels.add_field_(out, seeds_of(1), torch.tensor([0.5], dtype=torch.float64), "rademacher", 1)
     assert out.float().abs().unique().tolist() == [0.5]

@@ -5,6 +5,7 @@ import torch
 
 from covector import kernels
 from covector.kernels.fields import field_integers, field_values, philox, words
+from covector.kernels.operands import Place
 
 # counter, key, output: the known answers of the Random123 distribution
 KNOWN = {
@@ -49,15 +50,19 @@ def test_a_seed_and_its_signed_form_are_one():
 @pytest.mark.parametrize("distribution", ["rademacher", "binomial", "normal"])
 def test_fields_that_differ_in_one_coordinate_are_uncorrelated(distribution, change):
     count = 1 << 18
-    place = {"seed": 11, "field": 12, "stream": 1, "step": 2, "start": 0}
-    other = place | {change: place[change] + (count if change == "start" else 1)}
-    x, y = (field_values(distribution=distribution, count=count, **where) for where in (place, other))
+    seed, place = 11, Place(12, 0, 1, 2)
+    x = field_values(seed, distribution, count, place)
+    if change == "seed":
+        seed += 1
+    else:
+        place = place._replace(**{change: getattr(place, change) + (count if change == "start" else 1)})
+    y = field_values(seed, distribution, count, place)
     assert abs(float(x.double() @ y.double())) / count**0.5 < 5  # five standard deviations of a sum of products
 
 
 @pytest.mark.parametrize("distribution", ["rademacher", "binomial"])
 def test_neighbors_within_a_field_are_uncorrelated(distribution):
-    z = field_integers(3, distribution, 0, 1 << 18).double()
+    z = field_integers(3, distribution, 1 << 18).double()
     z /= z.square().mean().sqrt()
     for lag in (1, 2, 31, 32, 64, 128, 2048):
         assert abs(float(z[lag:] @ z[:-lag])) / z.numel() ** 0.5 < 5
@@ -66,7 +71,7 @@ def test_neighbors_within_a_field_are_uncorrelated(distribution):
 @pytest.mark.parametrize("distribution", ["rademacher", "binomial", "normal"])
 @pytest.mark.parametrize("start", [0, 1, 127, 4097, 2**33 + 5])
 def test_a_slice_equals_the_whole(distribution, start):
-    whole = field_values(9, distribution, start, 3000, field=4)
+    whole = field_values(9, distribution, 3000, Place(4, start))
     for begin, count in ((0, 1), (1, 7), (33, 0), (126, 300), (2999, 1)):
-        part = field_values(9, distribution, start + begin, count, field=4)
+        part = field_values(9, distribution, count, Place(4, start + begin))
         assert torch.equal(part, whole[begin : begin + count])

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from covector import kernels
 from covector.kernels import cpu, reference
+from covector.kernels.operands import Place, Terms
 
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16])
 COUNTS, STARTS = st.integers(0, 5000), st.integers(0, 2**35)
@@ -31,7 +32,7 @@ def test_sums_of_fields_equal_the_definition(dtype, count, start, seeds, field, 
     expected, found = values(count, dtype), values(count, dtype)
     chosen = torch.tensor([signed(seed) for seed in seeds], dtype=torch.int64)
     for kernel, out in ((reference, expected), (cpu, found)):
-        kernel.add_field_(out, chosen, scales, distribution, field, start, 1, field)
+        kernel.add_field_(out, Terms(chosen, scales, distribution), Place(field, start, 1, field))
     assert torch.equal(expected, found)
 
 
@@ -42,8 +43,8 @@ def test_sketches_equal_the_definition(dtype, count, start, seed, field, size, s
     results = []
     for kernel in (reference, cpu):
         out, totals = torch.empty_like(base), torch.zeros(size, dtype=torch.float64)
-        kernel.materialize_sketch_(out, base, table, seed, field, shift, start)
-        kernel.project_sketch_(totals, base, seed, field, shift, start)
+        kernel.materialize_sketch_(out, base, table, signed(seed), shift % size, Place(field, start))
+        kernel.project_sketch_(totals, base, signed(seed), shift % size, Place(field, start))
         results.append((out, totals))
     assert all(torch.equal(expected, found) for expected, found in zip(*results, strict=True))
 

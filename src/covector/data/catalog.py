@@ -49,6 +49,24 @@ class Entry:
         return self.package.megabytes
 
 
+def _rdata(package: str) -> str:
+    """The pattern of the two files in which an R package keeps its data."""
+    return f"*/{package}/data/Rdata.rd[bx]"
+
+
+def _digits(name: str, description: str, license: str, package: Package, member: str) -> Entry:
+    return Entry(name, "image", description, license, package, (member,), "digits")
+
+
+def _table(name: str, description: str, license: str, package: Package, member: str) -> Entry:
+    return Entry(name, "tabular", description, license, package, (member,), "tables")
+
+
+def _series(name: str, description: str, folder: str) -> Entry:
+    members = (f"aeon/datasets/data/{folder}/{folder}_*.ts",)
+    return Entry(name, "series", description, "BSD-3-Clause (the package)", packages.AEON, members, "series")
+
+
 _ENTRIES = (
     Entry(
         name="smollm2-135m-instruct",
@@ -116,7 +134,7 @@ _ENTRIES = (
         description="Jane Austen's six novels, by chapter",
         license="public domain (package MIT)",
         package=packages.JANEAUSTENR,
-        members=("*/janeaustenr/data/Rdata.rd[bx]",),
+        members=(_rdata("janeaustenr"),),
         module="documents",
         clients="novel (6)",
     ),
@@ -130,32 +148,26 @@ _ENTRIES = (
         module="mail",
         clients="group (5), each all ham or all spam",
     ),
-    Entry(
-        name="mnist",
-        kind="image",
-        description="70,000 handwritten digits, 28 x 28",
-        license="ISC (the package; the data's is not stated)",
-        package=packages.MNIST,
-        members=("package/data/*-ubyte",),
-        module="digits",
+    _digits(
+        "mnist",
+        "70,000 handwritten digits, 28 x 28",
+        "ISC (the package; the data's is not stated)",
+        packages.MNIST,
+        "package/data/*-ubyte",
     ),
-    Entry(
-        name="fashion-mnist",
-        kind="image",
-        description="70,000 pictures of clothes, 28 x 28",
-        license="MIT",
-        package=packages.FASHION_MNIST,
-        members=("*/fashion-mnist/*-ubyte.gz",),
-        module="digits",
+    _digits(
+        "fashion-mnist",
+        "70,000 pictures of clothes, 28 x 28",
+        "MIT",
+        packages.FASHION_MNIST,
+        "*/fashion-mnist/*-ubyte.gz",
     ),
-    Entry(
-        name="digits",
-        kind="image",
-        description="1,797 handwritten digits, 8 x 8",
-        license="BSD-3-Clause",
-        package=packages.SCIKIT_LEARN,
-        members=("sklearn/datasets/data/digits.csv.gz",),
-        module="digits",
+    _digits(
+        "digits",
+        "1,797 handwritten digits, 8 x 8",
+        "BSD-3-Clause",
+        packages.SCIKIT_LEARN,
+        "sklearn/datasets/data/digits.csv.gz",
     ),
     Entry(
         name="photos",
@@ -166,114 +178,74 @@ _ENTRIES = (
         members=("skimage/data/*.png", "skimage/data/*.jpg"),
         module="photos",
     ),
-    Entry(
-        name="letter",
-        kind="tabular",
-        description="letter recognition, 20,000 x 16, 26 classes",
-        license="GPL-2 (the package)",
-        package=packages.MLBENCH,
-        members=("*/mlbench/data/LetterRecognition.rda",),
-        module="tables",
+    _table(
+        "letter",
+        "letter recognition, 20,000 x 16, 26 classes",
+        "GPL-2 (the package)",
+        packages.MLBENCH,
+        "*/mlbench/data/LetterRecognition.rda",
     ),
-    Entry(
-        name="shuttle",
-        kind="tabular",
-        description="space shuttle sensors, 58,000 x 9, 7 very uneven classes",
-        license="GPL-2 (the package)",
-        package=packages.MLBENCH,
-        members=("*/mlbench/data/Shuttle.rda",),
-        module="tables",
+    _table(
+        "shuttle",
+        "space shuttle sensors, 58,000 x 9, 7 very uneven classes",
+        "GPL-2 (the package)",
+        packages.MLBENCH,
+        "*/mlbench/data/Shuttle.rda",
     ),
-    Entry(
-        name="satellite",
-        kind="tabular",
-        description="soil in Landsat pixels, 6,435 x 36, 6 classes",
-        license="GPL-2 (the package)",
-        package=packages.MLBENCH,
-        members=("*/mlbench/data/Satellite.rda",),
-        module="tables",
+    _table(
+        "satellite",
+        "soil in Landsat pixels, 6,435 x 36, 6 classes",
+        "GPL-2 (the package)",
+        packages.MLBENCH,
+        "*/mlbench/data/Satellite.rda",
     ),
-    Entry(
-        name="spambase",
-        kind="tabular",
-        description="word frequencies of mails, 4,601 x 57, spam or not",
-        license="GPL-2 (the package)",
-        package=packages.KERNLAB,
-        members=("*/kernlab/data/spam.rda",),
-        module="tables",
+    _table(
+        "spambase",
+        "word frequencies of mails, 4,601 x 57, spam or not",
+        "GPL-2 (the package)",
+        packages.KERNLAB,
+        "*/kernlab/data/spam.rda",
     ),
-    Entry(
-        name="breast-cancer",
-        kind="tabular",
-        description="Wisconsin diagnostic breast cancer, 569 x 30, 2 classes",
-        license="BSD-3-Clause (the package)",
-        package=packages.SCIKIT_LEARN,
-        members=("sklearn/datasets/data/breast_cancer.csv",),
-        module="tables",
+    _table(
+        "breast-cancer",
+        "Wisconsin diagnostic breast cancer, 569 x 30, 2 classes",
+        "BSD-3-Clause (the package)",
+        packages.SCIKIT_LEARN,
+        "sklearn/datasets/data/breast_cancer.csv",
     ),
-    Entry(
-        name="ames",
-        kind="tabular",
-        description="house sales in Ames, Iowa, 2,930 x 73; price in dollars",
-        license="MIT (the package)",
-        package=packages.MODELDATA,
-        members=("*/modeldata/data/Rdata.rd[bx]",),
-        module="tables",
+    _table(
+        "ames",
+        "house sales in Ames, Iowa, 2,930 x 73; price in dollars",
+        "MIT (the package)",
+        packages.MODELDATA,
+        _rdata("modeldata"),
     ),
-    Entry(
-        name="concrete",
-        kind="tabular",
-        description="concrete mixtures, 1,030 x 8; compressive strength in MPa",
-        license="MIT (the package)",
-        package=packages.MODELDATA,
-        members=("*/modeldata/data/Rdata.rd[bx]",),
-        module="tables",
+    _table(
+        "concrete",
+        "concrete mixtures, 1,030 x 8; compressive strength in MPa",
+        "MIT (the package)",
+        packages.MODELDATA,
+        _rdata("modeldata"),
     ),
-    Entry(
-        name="diamonds",
-        kind="tabular",
-        description="53,940 x 9; price in dollars",
-        license="MIT (the package)",
-        package=packages.GGPLOT2,
-        members=("*/ggplot2/data/Rdata.rd[bx]",),
-        module="tables",
-    ),
+    _table("diamonds", "53,940 x 9; price in dollars", "MIT (the package)", packages.GGPLOT2, _rdata("ggplot2")),
     Entry(
         name="movielens",
         kind="tabular",
         description="100,004 movie ratings by 671 users",
         license="Artistic-2.0 (the package)",
         package=packages.DSLABS,
-        members=("*/dslabs/data/Rdata.rd[bx]",),
+        members=(_rdata("dslabs"),),
         module="ratings",
         clients="user (671)",
     ),
-    Entry(
-        name="gun-point",
-        kind="series",
-        description="hand motion, drawing a gun or pointing: 200 series of 150 values, 2 classes",
-        license="BSD-3-Clause (the package)",
-        package=packages.AEON,
-        members=("aeon/datasets/data/GunPoint/GunPoint_*.ts",),
-        module="series",
+    _series("gun-point", "hand motion, drawing a gun or pointing: 200 series of 150 values, 2 classes", "GunPoint"),
+    _series(
+        "italy-power-demand",
+        "a day's power demand, winter or summer: 1,096 series of 24 values, 2 classes",
+        "ItalyPowerDemand",
     ),
-    Entry(
-        name="italy-power-demand",
-        kind="series",
-        description="a day's power demand, winter or summer: 1,096 series of 24 values, 2 classes",
-        license="BSD-3-Clause (the package)",
-        package=packages.AEON,
-        members=("aeon/datasets/data/ItalyPowerDemand/ItalyPowerDemand_*.ts",),
-        module="series",
-    ),
-    Entry(
-        name="basic-motions",
-        kind="series",
-        description="a watch's accelerometer and gyroscope: 80 series of 6 x 100, 4 activities",
-        license="BSD-3-Clause (the package)",
-        package=packages.AEON,
-        members=("aeon/datasets/data/BasicMotions/BasicMotions_*.ts",),
-        module="series",
+    _series(
+        "basic-motions", "a watch's accelerometer and gyroscope: 80 series of 6 x 100, 4 activities", "BasicMotions"
     ),
     Entry(
         name="wordnet-nouns",

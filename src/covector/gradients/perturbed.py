@@ -21,8 +21,8 @@ from covector.trees import Params
 
 __all__ = ["Perturbed"]
 
-# bytes of one temporary: several such blocks stay in the last-level cache
-_BLOCK_BYTES = 16 << 20
+# bytes of one temporary: small beside the activations of a pass, large enough for a fast product
+_BLOCK_BYTES = 4 << 20
 # asking a parameter these needs no values
 _METADATA = {"size", "dim", "numel", "stride", "is_floating_point", "is_complex", "element_size", "get_device"}
 _VALUE_PROPERTIES = {"T", "mT", "H", "mH", "data", "real"}
@@ -101,7 +101,9 @@ class Perturbed(TorchFunctionMode):
         key = (weight.dtype, weight.device)
         scratch = self._scratch.get(key)
         if scratch is None or scratch.numel() < size:
-            scratch = self._scratch[key] = torch.empty(size, dtype=weight.dtype, device=weight.device)
+            # of full size at once: blocks that grow leave holes between the activations
+            full = max(size, _BLOCK_BYTES // weight.element_size())
+            scratch = self._scratch[key] = torch.empty(full, dtype=weight.dtype, device=weight.device)
         block = scratch[:size]
         block.view(last - first, width).copy_(weight.detach()[first:last])
         self.direction.add_slice_(block, self._names[id(weight)], first * width, self.scale)

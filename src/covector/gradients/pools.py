@@ -19,7 +19,8 @@ from covector.errors import ArgumentError, UnsupportedError
 from covector.gradients.base import Gradient
 from covector.gradients.seeded import Seeded
 from covector.gradients.sketch import Sketch
-from covector.kernels.reference import UNIT_EXPONENT, work_dtype
+from covector.kernels.operands import Place
+from covector.kernels.reference import UNIT_EXPONENT, field_integers, work_dtype
 from covector.random import (
     Distribution,
     Stream,
@@ -169,9 +170,8 @@ class SketchPool(Pool):
 
     def signs(self, identity: int) -> Tensor:
         """The direction's N signs, int64 ``[N]``."""
-        from covector.kernels.reference import field_integers
-
-        return field_integers(check_seed(identity), "rademacher", 0, self.size, 0, int(Stream.DIRECTIONS))
+        place = Place(stream=int(Stream.DIRECTIONS))
+        return field_integers(check_seed(identity), "rademacher", self.size, place)
 
     def draw(self, seed: int, count: int, probabilities: Tensor | None = None) -> list[int]:
         if probabilities is not None:

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.util
 import os
 import sys
 import warnings
-from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from covector.errors import ArgumentError
+from covector.kernels import reference
 from covector.kernels.checks import check_combination, check_flat, check_law, check_same, check_table, check_written
-from covector.kernels.reference import work_dtype
+from covector.kernels.operands import Backend, Place, Terms
 
 __all__ = ["add_field_", "backend", "materialize_seeded_", "materialize_sketch_", "project_sketch_"]
 
 
+_LOW = 0xFFFFFFFF
 # numba then runs Python in place of machine code, which the vector steps do not have; their words are little-endian
 _JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") or sys.byteorder != "little"
 
 
 @functools.cache
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"covector.kernels.{name}")
+def _load(name: str) -> Backend:
+    """The implementation called ``name``; the fast ones are imported when a tensor first asks for them."""
+    if name == "cpu":
+        from covector.kernels import cpu
+
+        return cpu
+    if name == "cuda":
+        from covector.kernels import cuda
+
+        return cuda
+    return reference
 
 
 @functools.cache
@@ -35,7 +45,7 @@ def _usable(name: str, package: str) -> bool:
     if importlib.util.find_spec(package) is None:
         return False
     try:
-        _module(name)
+        _load(name)
     except ImportError as error:
         warnings.warn(f"no {name} kernels ({error}); plain torch gives the same bits, slowly", stacklevel=2)
         return False
@@ -62,6 +72,22 @@ def backend(tensor: Tensor) -> str:
     if tensor.device.type == "cuda" and _usable("cuda", "triton"):
         return "cuda"
     return "reference"
+
+
+def _serving(tensor: Tensor, written: Tensor) -> Backend:
+    """Who serves ``tensor``; autograd is told that ``written`` will be overwritten."""
+    increment_version(written)
+    chosen = _load(backend(tensor))
+    return chosen if chosen.supports(tensor.dtype) else reference
+
+
+def _place(field: int, start: int, stream: int = 0, step: int = 0) -> Place:
+    return Place(field & _LOW, start, stream & _LOW, step & _LOW)
+
+
+def _signed(seed: int) -> int:
+    """The 64 bits of a seed as a signed integer."""
+    return ((seed & 0xFFFFFFFFFFFFFFFF) ^ (1 << 63)) - (1 << 63)
 
 
 def add_field_(
@@ -100,7 +126,8 @@ def add_field_(
     check_written("out", out)
     check_combination("scales", scales, seeds)
     check_law(distribution, start)
-    _module(backend(out)).add_field_(out, seeds, scales, distribution, field, start, stream, step)
+    terms = Terms(seeds, scales, distribution)
+    _serving(out, out).add_field_(out, terms, _place(field, start, stream, step))
 
 
 def materialize_seeded_(
@@ -142,7 +169,8 @@ def materialize_seeded_(
     check_same(out, base)
     check_combination("units", units, seeds)
     check_law(distribution, start, exact=True)
-    _module(backend(out)).materialize_seeded_(out, base, seeds, units, distribution, exponent, field, start)
+    terms = Terms(seeds, units, distribution)
+    _serving(out, out).materialize_seeded_(out, base, terms, exponent, _place(field, start))
 
 
 def materialize_sketch_(
@@ -182,9 +210,10 @@ def materialize_sketch_(
     """
     check_written("out", out)
     check_same(out, base)
-    check_table("table", table, work_dtype(out.dtype), out.device)
+    check_table("table", table, reference.work_dtype(out.dtype), out.device)
     check_law("rademacher", start)
-    _module(backend(out)).materialize_sketch_(out, base, table, seed, field, shift, start, stream, step)
+    place, shift = _place(field, start, stream, step), shift % table.numel()
+    _serving(out, out).materialize_sketch_(out, base, table, _signed(seed), shift, place)
 
 
 def project_sketch_(
@@ -226,4 +255,5 @@ def project_sketch_(
     check_flat("gradient", gradient)
     check_table("totals", totals, torch.float64, gradient.device)
     check_law("rademacher", start)
-    _module(backend(gradient)).project_sketch_(totals, gradient, seed, field, shift, start, stream, step)
+    place, shift = _place(field, start, stream, step), shift % totals.numel()
+    _serving(gradient, totals).project_sketch_(totals, gradient, _signed(seed), shift, place)

@@ -28,6 +28,8 @@ import math
 import torch
 from torch import Tensor
 
+from covector.kernels.operands import Place
+
 __all__ = [
     "ELEMENTS_PER_BLOCK",
     "UNIT_EXPONENT",
@@ -82,35 +84,22 @@ def words(
 
 
 def _blocks_of(
-    seed: int,
-    distribution: str,
-    start: int,
-    count: int,
-    field: int,
-    stream: int,
-    step: int,
-    device: torch.device | str,
+    seed: int, distribution: str, count: int, place: Place, device: torch.device | str
 ) -> tuple[Tensor, int]:
     per_block = ELEMENTS_PER_BLOCK[distribution]
+    field, start, stream, step = place
     first = start // per_block
     last = (start + count - 1) // per_block
     return words(seed, first, last - first + 1, field, stream, step, device), start - first * per_block
 
 
 def field_integers(
-    seed: int,
-    distribution: str,
-    start: int,
-    count: int,
-    field: int = 0,
-    stream: int = 0,
-    step: int = 0,
-    device: torch.device | str = "cpu",
+    seed: int, distribution: str, count: int, place: Place = Place(), device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Elements ``start .. start + count - 1`` of an integer law, in its own units: int64 ``[count]``."""
+    """``count`` elements of an integer law from ``place.start`` on, in its own units: int64 ``[count]``."""
     if count == 0:
         return torch.zeros(0, dtype=torch.int64, device=device)
-    block, skip = _blocks_of(seed, distribution, start, count, field, stream, step, device)
+    block, skip = _blocks_of(seed, distribution, count, place, device)
     if distribution == "rademacher":
         shifts = torch.arange(32, dtype=torch.int64, device=device)
         values = 1 - 2 * ((block[..., None] >> shifts) & 1).reshape(-1)
@@ -180,20 +169,13 @@ def _box_muller(block: Tensor) -> Tensor:
 
 
 def field_values(
-    seed: int,
-    distribution: str,
-    start: int,
-    count: int,
-    field: int = 0,
-    stream: int = 0,
-    step: int = 0,
-    device: torch.device | str = "cpu",
+    seed: int, distribution: str, count: int, place: Place = Place(), device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Elements ``start .. start + count - 1`` of a field of mean 0 and variance 1: float32 ``[count]``."""
+    """``count`` elements of a field of mean 0 and variance 1 from ``place.start`` on: float32 ``[count]``."""
     if distribution == "normal":
         if count == 0:
             return torch.zeros(0, device=device)
-        block, skip = _blocks_of(seed, distribution, start, count, field, stream, step, device)
+        block, skip = _blocks_of(seed, distribution, count, place, device)
         return _box_muller(block)[skip : skip + count]
-    integers = field_integers(seed, distribution, start, count, field, stream, step, device)
+    integers = field_integers(seed, distribution, count, place, device)
     return integers.to(torch.float32) * 2.0 ** -UNIT_EXPONENT[distribution]

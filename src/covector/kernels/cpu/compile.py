@@ -1,114 +1,53 @@
-"""Compile a loop for one storage type, or load it from the disk cache.
-
-One signature a dispatcher and one folder a signature: processes that compile the same kernel at the same time
-can only replace a cached file by an equal one. The folder's name hashes the sources, the versions and the
-processor, because numba itself only watches the file a kernel stands in, not the helpers it calls.
-
-The cache lies in ``NUMBA_CACHE_DIR`` where that is set, in the user's cache folder otherwise, never beside
-the sources: an install may be read-only. Where no folder can be written, each process compiles for itself. A
-shared temporary folder is never used, as cached machine code from a stranger must not run.
-"""
+"""Compile a loop into machine code. Only this module and what it imports need numba."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import os
-import sys
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import llvmlite
+import llvmlite.binding as llvm
 import numba
-import platformdirs
 import torch
 from numba import types
-from numba.core import config as numba_config
-from numba.core.registry import cpu_target
-from numba.core.typing.templates import Signature
 
 from covector.kernels.cpu import loops
+from covector.kernels.cpu.signatures import ENTRY, type_names
 
-__all__ = ["cache_folder", "kernel", "processor", "supports"]
+__all__ = ["assembly", "object_code"]
 
-_config: Any = numba_config
-
-_TAGS: dict[torch.dtype, types.Type] = {
-    torch.float32: types.float32,
-    torch.float64: types.float64,
-    torch.bfloat16: types.uint16,
-    torch.float16: types.int16,
-    torch.int32: types.int32,
-    torch.int64: types.int64,
-}
+_LLVM_NAMES = {"float32": "float", "float64": "double", "uint16": "i16", "int16": "i16", "int32": "i32", "int64": "i64"}
 
 
-def processor() -> tuple[str, str, str]:
-    """What code is compiled for: the triple, the processor and its features."""
-    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
-    return triple, name, features
+def _compiled(name: str, dtypes: tuple[torch.dtype, ...]) -> tuple[llvm.ModuleRef, Any]:
+    """The loop with its entry, ``void covector_kernel(address)``, and the target machine it is meant for.
+
+    Nothing in it refers to Python or to numba, so it runs where neither is loaded.
+    """
+    kinds = type_names(*dtypes)
+    signature = types.void(types.int64, *(getattr(types, kind) for kind in kinds))
+    options: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    njit: Any = numba.njit
+    (result,) = njit(signature, **options)(getattr(loops, name)).overloads.values()
+    # numba's convention: where to leave the result and an error, of which a loop has neither, then the arguments
+    tags = "".join(f", {_LLVM_NAMES[kind]} zeroinitializer" for kind in kinds)
+    entry = f"""
+define void @{ENTRY}(i64 %call) {{
+  %unused = alloca [2 x i64]
+  %status = call i32 @"{result.fndesc.llvm_func_name}"(ptr %unused, ptr %unused, i64 %call{tags})
+  ret void
+}}
+"""
+    module = llvm.parse_assembly(result.library.get_llvm_str() + entry)
+    module.verify()
+    return module, result.library.codegen._tm
 
 
-@functools.cache
-def supports(dtype: torch.dtype) -> bool:
-    """Whether the kernels handle this storage; half precision needs a processor that converts it."""
-    if dtype == torch.float16:
-        triple, _, features = processor()
-        return not triple.startswith(("x86", "i686")) or "+f16c" in features.split(",")
-    return dtype in (torch.float32, torch.float64, torch.bfloat16)
+def object_code(name: str, *dtypes: torch.dtype) -> bytes:
+    """The loop ``name`` for these types of its tags, as an object file in the machine's own format."""
+    module, machine = _compiled(name, dtypes)
+    return bytes(machine.emit_object(module))
 
 
-def _signature(name: str, kinds: tuple[types.Type, ...]) -> Signature:
-    integer, double = types.int64, types.float64
-    leading: dict[str, list[types.Type]] = {
-        "add_one_seed": [*[integer] * 4, double, *[integer] * 3],
-        "sum_rademacher": [*[integer] * 10, double],
-        "sum_values": [*[integer] * 10, double],
-        "materialize_sketch": [integer] * 11,
-        "project_sketch": [integer] * 12,
-    }
-    return types.void(*leading[name], *kinds)
-
-
-@functools.cache
-def kernel(name: str, *dtypes: torch.dtype) -> Callable[..., None]:
-    """The loop ``name`` compiled for these types of its last arguments; the very last one is the storage's."""
-    signature = _signature(name, tuple(_TAGS[dtype] for dtype in dtypes))
-    folder = cache_folder()
-    if folder is None:
-        return _jit(name, signature, cache=False)
-    # numba reads the setting when the dispatcher is made and keeps the folder, so it is put back at once
-    before = _config.CACHE_DIR
-    _config.CACHE_DIR = str(folder / "-".join([name, *(str(dtype).removeprefix("torch.") for dtype in dtypes)]))
-    try:
-        return _jit(name, signature, cache=True)
-    finally:
-        _config.CACHE_DIR = before
-
-
-def _jit(name: str, signature: Signature, cache: bool) -> Callable[..., None]:
-    compile_: Any = numba.njit(signature, nogil=True, cache=cache, error_model="numpy")
-    compiled: Callable[..., None] = compile_(getattr(loops, name))
-    return compiled
-
-
-@functools.cache
-def cache_folder() -> Path | None:
-    """Where compiled kernels are kept, or None where nothing can be written."""
-    root = os.environ.get("NUMBA_CACHE_DIR") or platformdirs.user_cache_dir("covector", appauthor=False)
-    folder = Path(root) / "kernels" / _fingerprint()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return None
-
-
-def _fingerprint() -> str:
-    digest = hashlib.sha256(repr((numba.__version__, llvmlite.__version__, sys.version, processor())).encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
+def assembly(name: str, *dtypes: torch.dtype) -> str:
+    """What :func:`object_code` holds, to be read."""
+    module, machine = _compiled(name, dtypes)
+    return str(machine.emit_assembly(module))

@@ -4,7 +4,9 @@ All addresses are integers, so that hundreds of small tensors cost no array wrap
 *tiles* of 2048 elements (the signs of 16 Philox blocks), aligned to the tensor, and a tile in *groups* of 32.
 Where a range begins or ends inside a group, the group is lent a scratch of 32 elements, copied back after.
 
-``start`` is the index within the named tensor of the element at the address given; ``tag`` tells the storage.
+A loop takes the address at which its numbers lie packed, eight bytes each, in the order in which it reads them, and
+tags that tell types; the last one is the storage's. ``start`` is the index within the named tensor of the element at
+the address given.
 """
 
 from __future__ import annotations
@@ -41,10 +43,24 @@ __all__ = [
 _I32 = int32(0)
 
 
-def add_one_seed(
-    out: int, start: int, count: int, seed: int, scale: float, field: int, stream: int, step: int, tag: Any
-) -> None:
+def _numbers(call: int, first: int) -> tuple[int, int, int, int]:
+    """Numbers ``first .. first + 3`` of a call."""
+    return (
+        read_number(call, first, 0),
+        read_number(call, first + 1, 0),
+        read_number(call, first + 2, 0),
+        read_number(call, first + 3, 0),
+    )
+
+
+_four: Any = njit(_numbers)
+
+
+def add_one_seed(call: int, tag: Any) -> None:
     """``out += scale * signs``, the case with nothing to sum."""
+    out, start, count, seed = _four(call, 0)
+    field, stream, step, _ = _four(call, 4)
+    scale = read_number(call, 7, 0.0)
     size = size_of(tag)
     words, edge = scratch(256), scratch(256)
     # a scale of -0.0 sums to +0.0
@@ -84,22 +100,12 @@ def _add_totals(
             copy_bytes(out + place, edge + (begin & 31) * size, bytes_)
 
 
-def sum_rademacher(
-    out: int,
-    base: int,
-    start: int,
-    count: int,
-    seeds: int,
-    coefficients: int,
-    seed_count: int,
-    field: int,
-    stream: int,
-    step: int,
-    factor: float,
-    initial: Any,
-    tag: Any,
-) -> None:
+def sum_rademacher(call: int, total_tag: Any, tag: Any) -> None:
     """``out = base + factor * sum_k coefficients[k] z(seeds[k])``; ``initial`` is what a sum begins with."""
+    out, base, start, count = _four(call, 0)
+    seeds, coefficients, seed_count, field = _four(call, 4)
+    stream, step = read_number(call, 8, 0), read_number(call, 9, 0)
+    factor, initial = read_number(call, 10, 0.0), read_number(call + 88, 0, total_tag)
     size = size_of(initial)
     total, words = scratch(2048 * 8), scratch(64 * 256)
     stop = start + count
@@ -119,23 +125,12 @@ def sum_rademacher(
         _add_totals(out, base, start, low, high, total, factor, initial, tag)
 
 
-def sum_values(
-    out: int,
-    base: int,
-    start: int,
-    count: int,
-    seeds: int,
-    coefficients: int,
-    seed_count: int,
-    field: int,
-    stream: int,
-    step: int,
-    factor: float,
-    initial: Any,
-    law: Any,
-    tag: Any,
-) -> None:
+def sum_values(call: int, total_tag: Any, law: Any, tag: Any) -> None:
     """As :func:`sum_rademacher`, for the laws that take numbers instead of bits."""
+    out, base, start, count = _four(call, 0)
+    seeds, coefficients, seed_count, field = _four(call, 4)
+    stream, step = read_number(call, 8, 0), read_number(call, 9, 0)
+    factor, initial = read_number(call, 10, 0.0), read_number(call + 88, 0, total_tag)
     size, wide = size_of(initial), size_of(law)
     total, values = scratch(2048 * 8), scratch(256)
     stop = start + count
@@ -153,22 +148,11 @@ def sum_values(
         _add_totals(out, base, start, low, high, total, factor, initial, tag)
 
 
-def materialize_sketch(
-    out: int,
-    base: int,
-    table: int,
-    table_size: int,
-    shift: int,
-    start: int,
-    count: int,
-    seed: int,
-    field: int,
-    stream: int,
-    step: int,
-    work: Any,
-    tag: Any,
-) -> None:
+def materialize_sketch(call: int, work: Any, tag: Any) -> None:
     """``out = base + signs * table``, run by run: within a run the table does not wrap around."""
+    out, base, table, table_size = _four(call, 0)
+    shift, start, count, seed = _four(call, 4)
+    field, stream, step = read_number(call, 8, 0), read_number(call, 9, 0), read_number(call, 10, 0)
     size, wide = size_of(tag), size_of(work)
     words, edge, part = scratch(256), scratch(256), scratch(256)
     stop = start + count
@@ -193,22 +177,11 @@ def materialize_sketch(
                 copy_bytes(out + place, edge + skip * size, length * size)
 
 
-def project_sketch(
-    totals: int,
-    table_size: int,
-    bucket: int,
-    bucket_stop: int,
-    gradient: int,
-    shift: int,
-    start: int,
-    count: int,
-    seed: int,
-    field: int,
-    stream: int,
-    step: int,
-    tag: Any,
-) -> None:
+def project_sketch(call: int, tag: Any) -> None:
     """``totals += signs * gradient`` for the buckets of one slice, each in the order of the elements."""
+    totals, table_size, bucket, bucket_stop = _four(call, 0)
+    gradient, shift, start, count = _four(call, 4)
+    seed, field, stream, step = _four(call, 8)
     size = size_of(tag)
     words, edge, part = scratch(256), scratch(256), scratch(256)
     stop = start + count

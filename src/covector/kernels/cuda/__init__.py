@@ -5,6 +5,7 @@ from covector.kernels.cuda.operations import (
     materialize_seeded_,
     materialize_sketch_,
     project_sketch_,
+    supports,
 )
 
-__all__ = ["add_field_", "materialize_seeded_", "materialize_sketch_", "project_sketch_"]
+__all__ = ["add_field_", "materialize_seeded_", "materialize_sketch_", "project_sketch_", "supports"]

@@ -14,6 +14,21 @@ from covector.kernels.cuda.fields import BLOCKS, binomial, normal, rounded, sign
 __all__ = ["materialize_sketch", "project_sketch", "sum_rademacher", "sum_values"]
 
 
+@triton.jit
+def _tile_of_signs(start):  # type: ignore[no-untyped-def]
+    """The tile of this program: its first block, its blocks, and its elements in rows of 32."""
+    first = (start.to(tl.int64) // (128 * BLOCKS) + tl.program_id(0)) * BLOCKS
+    line = tl.arange(0, 4 * BLOCKS)[:, None] * 32 + tl.arange(0, 32)[None, :]
+    return first, first + tl.arange(0, BLOCKS).to(tl.int64), line
+
+
+@triton.jit
+def _store_sum(out, base, place, mask, shift):  # type: ignore[no-untyped-def]
+    """``out = base + shift`` in the type of ``shift``, rounded to storage once."""
+    value = tl.load(base + place, mask=mask, other=0.0).to(shift.dtype) + shift
+    tl.store(out + place, rounded(value, out.dtype.element_ty), mask=mask)
+
+
 @triton.jit(do_not_specialize=["start", "count", "seed_count", "field", "stream", "step"])
 def sum_rademacher(  # type: ignore[no-untyped-def]
     out,
@@ -30,11 +45,8 @@ def sum_rademacher(  # type: ignore[no-untyped-def]
     WORK: tl.constexpr,
 ):
     """``out = base + factor * sum_k coefficients[k] * signs(seeds[k])`` in the type of the coefficients."""
-    start = start.to(tl.int64)
-    first = (start // (128 * BLOCKS) + tl.program_id(0)) * BLOCKS
-    block = first + tl.arange(0, BLOCKS).to(tl.int64)
-    line = tl.arange(0, 4 * BLOCKS)[:, None] * 32 + tl.arange(0, 32)[None, :]
-    place = first * 128 + line - start
+    first, block, line = _tile_of_signs(start)
+    place = first * 128 + line - start.to(tl.int64)
     mask = (place >= 0) & (place < count)
     total = tl.zeros([4 * BLOCKS, 32], coefficients.dtype.element_ty)
     for k in range(seed_count):
@@ -42,8 +54,7 @@ def sum_rademacher(  # type: ignore[no-untyped-def]
         coefficient = tl.load(coefficients + k)
         total += tl.where(bits == 1, -coefficient, coefficient)
     shift = total.to(WORK) * tl.load(factor).to(WORK)
-    value = tl.load(base + place, mask=mask, other=0.0).to(WORK) + shift
-    tl.store(out + place, rounded(value, out.dtype.element_ty), mask=mask)
+    _store_sum(out, base, place, mask, shift)
 
 
 @triton.jit(do_not_specialize=["start", "count", "seed_count", "field", "stream", "step"])
@@ -82,8 +93,7 @@ def sum_values(  # type: ignore[no-untyped-def]
                 z = z.to(WORK) * 0.25
         total += z.to(total.dtype) * coefficient
     shift = total.to(WORK) * tl.load(factor).to(WORK)
-    value = tl.load(base + place, mask=mask, other=0.0).to(WORK) + shift
-    tl.store(out + place, rounded(value, out.dtype.element_ty), mask=mask)
+    _store_sum(out, base, place, mask, shift)
 
 
 @triton.jit(do_not_specialize=["table_size", "shift", "start", "count", "seed", "field", "stream", "step"])
@@ -102,18 +112,14 @@ def materialize_sketch(  # type: ignore[no-untyped-def]
     WORK: tl.constexpr,
 ):
     """``out = base + signs * table``."""
-    start = start.to(tl.int64)
-    first = (start // (128 * BLOCKS) + tl.program_id(0)) * BLOCKS
-    block = first + tl.arange(0, BLOCKS).to(tl.int64)
-    line = tl.arange(0, 4 * BLOCKS)[:, None] * 32 + tl.arange(0, 32)[None, :]
-    place = first * 128 + line - start
+    first, block, line = _tile_of_signs(start)
+    place = first * 128 + line - start.to(tl.int64)
     mask = (place >= 0) & (place < count)
     # one wide remainder a program; the rest fits narrow integers
     entry = ((first * 128 + shift) % table_size).to(tl.int32) + line
     step_ = tl.load(table + entry % table_size, mask=mask, other=0.0)
     bits = signs_of_words(block, field, stream, step, seed)
-    value = tl.load(base + place, mask=mask, other=0.0).to(WORK) + tl.where(bits == 1, -step_, step_)
-    tl.store(out + place, rounded(value, out.dtype.element_ty), mask=mask)
+    _store_sum(out, base, place, mask, tl.where(bits == 1, -step_, step_).to(WORK))
 
 
 @triton.jit(do_not_specialize=["table_size", "shift", "start", "count", "seed", "field", "stream", "step"])
