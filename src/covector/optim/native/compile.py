@@ -20,7 +20,7 @@ import torch
 from numba import types
 from numba.core import config as numba_config
 
-from covector.kernels.cpu.compile import cache_folder
+from covector.kernels.cpu.cache import cache_folder
 from covector.optim.native.scalars import SCALARS, load, pointer, store
 from covector.optim.rule import Rule
 
