@@ -210,7 +210,7 @@ def test_the_states_of_a_matrix_are_as_small_as_promised():
 def test_what_is_not_a_hidden_matrix_steps_by_adam():
     model = nn.Sequential(nn.Embedding(7, 6), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     twin = copy.deepcopy(model)
-    ours = GrassJump(model, lr=0.05, rest_lr=0.01, rank=2, betas=BETAS)
+    ours = GrassJump(model, lr=0.05, adam_lr=0.01, rank=2, betas=BETAS)
     theirs = torch.optim.Adam(twin.parameters(), lr=0.01, betas=BETAS, eps=EPS)
     for i in range(5):
         for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):

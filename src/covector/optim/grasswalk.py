@@ -33,7 +33,7 @@ class SubspaceAdam(Optimizer):
         params: a module, whose hidden matrices and convolutions get a subspace; or parameters or param groups, of
             which all tensors of two dimensions or more get one. A group with ``slots="adam"`` gets none.
         lr: learning rate of the matrices, default 1e-2.
-        rest_lr: learning rate of the other parameters, default as ``lr``.
+        adam_lr: learning rate of the other parameters, default as ``lr``.
         rank: dimensions of the subspace, default 128.
         update: ``"svd"``, ``"walk"``, ``"jump"`` or ``"track"``, see :class:`GradientSubspace`.
         interval: steps between renewals, default 200.
@@ -56,7 +56,7 @@ class SubspaceAdam(Optimizer):
     >>> import torch
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 2))
-    >>> optimizer = SubspaceAdam(model, rank=2, update="track", interval=50, rest_lr=1e-3)
+    >>> optimizer = SubspaceAdam(model, rank=2, update="track", interval=50, adam_lr=1e-3)
     >>> [(group["slots"], group["lr"], len(group["params"])) for group in optimizer.param_groups]
     [('subspace', 0.01, 1), ('adam', 0.001, 3)]
     """
@@ -65,7 +65,7 @@ class SubspaceAdam(Optimizer):
         self,
         params: Params,
         lr: float | Tensor = 1e-2,
-        rest_lr: float | Tensor | None = None,
+        adam_lr: float | Tensor | None = None,
         rank: int = 128,
         update: Renewal = "svd",
         interval: int = 200,
@@ -85,7 +85,7 @@ class SubspaceAdam(Optimizer):
             rank, update, interval,
             angle=angle, adaptive=adaptive, recover=recover, growth=growth, scale=scale, seed=seed,
         )  # fmt: skip
-        rest = {"slots": "adam", "lr": lr if rest_lr is None else rest_lr}
+        rest = {"slots": "adam", "lr": lr if adam_lr is None else adam_lr}
         super().__init__(
             _groups(params, rest), {"subspace": Slots(ADAM, basis=basis), "adam": Slots(ADAM)}, lr,
             betas=betas, eps=eps, weight_decay=weight_decay, **options,
@@ -105,7 +105,7 @@ class GrassWalk(SubspaceAdam):
     Args:
         params: a module, parameters, or param groups.
         lr: learning rate of the matrices, default 1e-2.
-        rest_lr: learning rate of the other parameters, default as ``lr``.
+        adam_lr: learning rate of the other parameters, default as ``lr``.
         rank: dimensions of the subspace, default 128.
         interval: steps between renewals, default 200.
         options: as for :class:`SubspaceAdam`, which this is with ``update="walk"``.
@@ -124,12 +124,12 @@ class GrassWalk(SubspaceAdam):
         self,
         params: Params,
         lr: float | Tensor = 1e-2,
-        rest_lr: float | Tensor | None = None,
+        adam_lr: float | Tensor | None = None,
         rank: int = 128,
         interval: int = 200,
         **options: Any,
     ) -> None:
-        super().__init__(params, lr, rest_lr, rank, interval=interval, **{"update": "walk", **options})
+        super().__init__(params, lr, adam_lr, rank, interval=interval, **{"update": "walk", **options})
 
 
 class GrassJump(SubspaceAdam):
@@ -138,7 +138,7 @@ class GrassJump(SubspaceAdam):
     Args:
         params: a module, parameters, or param groups.
         lr: learning rate of the matrices, default 1e-2.
-        rest_lr: learning rate of the other parameters, default as ``lr``.
+        adam_lr: learning rate of the other parameters, default as ``lr``.
         rank: dimensions of the subspace, default 128.
         interval: steps between renewals, default 200.
         options: as for :class:`SubspaceAdam`, which this is with ``update="jump"``.
@@ -157,12 +157,12 @@ class GrassJump(SubspaceAdam):
         self,
         params: Params,
         lr: float | Tensor = 1e-2,
-        rest_lr: float | Tensor | None = None,
+        adam_lr: float | Tensor | None = None,
         rank: int = 128,
         interval: int = 200,
         **options: Any,
     ) -> None:
-        super().__init__(params, lr, rest_lr, rank, interval=interval, **{"update": "jump", **options})
+        super().__init__(params, lr, adam_lr, rank, interval=interval, **{"update": "jump", **options})
 
 
 class GaLore(SubspaceAdam):
@@ -171,7 +171,7 @@ class GaLore(SubspaceAdam):
     Args:
         params: a module, parameters, or param groups.
         lr: learning rate of the matrices, default 1e-2.
-        rest_lr: learning rate of the other parameters, default as ``lr``.
+        adam_lr: learning rate of the other parameters, default as ``lr``.
         rank: dimensions of the subspace, default 128.
         interval: steps between renewals, default 200.
         scale: factor of the matrices' direction, default 0.25.
@@ -192,7 +192,7 @@ class GaLore(SubspaceAdam):
         self,
         params: Params,
         lr: float | Tensor = 1e-2,
-        rest_lr: float | Tensor | None = None,
+        adam_lr: float | Tensor | None = None,
         rank: int = 128,
         interval: int = 200,
         *,
@@ -200,7 +200,7 @@ class GaLore(SubspaceAdam):
         **options: Any,
     ) -> None:
         options = {"update": "svd", "adaptive": False, "recover": False, **options}
-        super().__init__(params, lr, rest_lr, rank, interval=interval, scale=scale, **options)
+        super().__init__(params, lr, adam_lr, rank, interval=interval, scale=scale, **options)
 
 
 def _groups(params: Any, rest: dict[str, Any]) -> Any:
