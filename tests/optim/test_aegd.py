@@ -22,7 +22,7 @@ def follow(optimizer, x, f, steps, look):
         before = x.detach().clone()
         updates = optimizer.update(loss=loss.detach())
         optimizer.apply(updates)
-        look(before, updates[x], x.grad, float(loss))
+        look(before, updates[x], x.grad, float(loss.detach()))
 
 
 def parameter(*values):

@@ -233,3 +233,32 @@ def test_no_state_is_kept_for_a_momentum_of_zero(name):
     optimizer.step()
     assert "momentum_buffer" not in optimizer.state[p]
     assert math.isfinite(p[0].item())
+
+
+@pytest.mark.parametrize("path", ["compiled", "foreach"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SGD",
+        "Adagrad",
+        "RMSprop",
+        "AdaMax",
+        "NAdam",
+        "AdEMAMix",
+        "DiffGrad",
+        "AMSGrad",
+        "AdamNC",
+        "InducedMetric",
+        "AdaGradNorm",
+    ],
+)
+def test_a_step_count_on_the_device_gives_the_same_steps(paths, name, path, monkeypatch):
+    monkeypatch.setenv("COVECTOR_OPTIM", "foreach" if path == "foreach" else "")
+    options = (
+        {"warmup_steps": 10} if name == "AdEMAMix" else {"momentum": 0.9, "dampening": 0.5} if name == "SGD" else {}
+    )
+    make = getattr(optim, name)
+    held = paths.run(lambda params: make(params, lr=1e-2, capturable=True, **options), 30)
+    plain = paths.run(lambda params: make(params, lr=1e-2, **options), 30)
+    # the count is a float32 number
+    assert paths.distance(held, plain) < 1e-3

@@ -131,10 +131,10 @@ def test_what_steps_in_place_cannot_be_wrapped():
 def test_scales_are_exponential_and_one_for_all_parameters():
     p, q = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
     optimizer = RandomScaling(SGD([p, q], lr=1.0), seed=5)
-    draws = torch.tensor([optimizer.draw(step) for step in range(20_000)])
-    assert float(draws.mean()) == pytest.approx(1.0, abs=0.03)
-    assert float(draws.var()) == pytest.approx(1.0, abs=0.08)
-    assert float((draws > 2).double().mean()) == pytest.approx(math.exp(-2), abs=0.01)
+    draws = torch.tensor([optimizer.draw(step) for step in range(4000)])
+    assert float(draws.mean()) == pytest.approx(1.0, abs=0.06)
+    assert float(draws.var()) == pytest.approx(1.0, abs=0.15)
+    assert float((draws > 2).double().mean()) == pytest.approx(math.exp(-2), abs=0.02)
     for step in range(3):
         p.grad, q.grad = torch.ones(2), torch.full((1,), 3.0)
         updates = optimizer.update()

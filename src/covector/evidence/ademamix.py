@@ -25,7 +25,7 @@ METHODS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
 RATES = (1e-3, 3e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0)
 
 
-@paper("ademamix", parts=["covector.optim.AdEMAMix", "covector.optim.Optimizer.update"])
+@paper("ademamix", parts=["covector.optim.AdEMAMix", "covector.optim.Optimizer"])
 def evidence(budget: Budget) -> Evidence:
     """Two claims that can be checked in minutes; the language models are beyond them."""
     valley, drawn = rosenbrock(budget)
@@ -57,7 +57,7 @@ def arrivals(make: Callable[[list[nn.Parameter]], Optimizer], limit: int) -> tup
 
 def rosenbrock(budget: Budget) -> tuple[list[Finding], Path]:
     """From (-3, 5), each method at its best learning rate, to arrive and to stay."""
-    limit = budget.choose(smoke=1500, full=16_000)
+    limit = budget.choose(smoke=600, full=16_000)
     runs = {name: arrivals(make, limit) for name, make in METHODS.items()}
     first, settled = ({name: int(run[i].min()) for name, run in runs.items()} for i in (0, 1))
     path = budget.path("distance-in-rosenbrock-s-valley.svg")

@@ -39,7 +39,7 @@ def third(x: Tensor) -> Tensor:
 FUNCTIONS = {"F1": first, "F2": second, "F3": third}
 
 
-@paper("diffgrad", parts=["covector.optim.DiffGrad", "covector.optim.Optimizer.update"])
+@paper("diffgrad", parts=["covector.optim.DiffGrad", "covector.optim.Optimizer"])
 def evidence(budget: Budget) -> Evidence:
     """Final values at the published setting, over learning rates, and accuracy on the digits."""
     setting, figures = published(budget)
