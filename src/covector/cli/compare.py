@@ -66,6 +66,8 @@ def compare(
     with Bars(settings) as bars:
         comparison = run_comparison(settings, out, jobs or cores(), resume, [bars])
     console().print(ranking(comparison))
+    for line in notes(comparison):
+        console().print(line, markup=False, soft_wrap=True)
     console().print(f"report: {out / 'report.html'}", soft_wrap=True)
     if comparison.interrupted:
         console().print("interrupted; go on with --resume", soft_wrap=True)
@@ -121,26 +123,30 @@ def ranking(comparison: Comparison) -> Table:
         f"{settings.task}: validation loss after {settings.steps} steps, {settings.seeds} seeds, "
         f"{settings.budget} rates tried for each"
     )
-    table = Table(title=title, caption="behind: mean difference to the first, seed by seed; ~ is a tie at 95 %")
-    table.add_column("", justify="right")
-    table.add_column("optimizer", overflow="fold")
-    for column in ("loss", "95 % interval", "behind", "lr", "opt ms", "step ms", "state B"):
+    # narrow enough for 80 columns: what is longer stands below, and the step's whole time in the report
+    table = Table(title=title, caption="~ is a tie with the first at 95 %", box=None, pad_edge=False, padding=(0, 1))
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("optimizer", overflow="fold", min_width=14)
+    for column in ("loss +- 95 %", "behind", "lr", "opt ms", "state B"):
         table.add_column(column, justify="right", no_wrap=True)
-    if any(row.note for row in comparison.rows):
-        table.add_column("note", overflow="fold")
     for place, row in enumerate(comparison.rows, 1):
         table.add_row(str(place), *_cells(row))
     return table
 
 
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader must know of single rows."""
+    return [f"{row.optimizer}: {row.note}" for row in comparison.rows if row.note]
+
+
 def _cells(row: Row) -> list[str]:
     lr = "" if row.lr is None else f"{row.lr:.3g}"
     if math.isinf(row.loss):
-        return [row.optimizer, "-", "", "", lr, "", "", "", row.note]
-    spread = f"{row.low:.4f} - {row.high:.4f}" if math.isfinite(row.low) else "one seed"
+        return [row.optimizer, "-", "", lr, "", ""]
+    spread = f" +- {(row.high - row.low) / 2:.4f}" if math.isfinite(row.low) else ""
     behind = ""
     if row.behind is not None:
         mean, low, high = row.behind
         behind = f"{mean:+.4f}" + (" ~" if low <= 0 <= high and math.isfinite(low) else "")
-    times = [f"{1000 * row.optimizer_seconds:.3f}", f"{1000 * row.step_seconds:.2f}"]
-    return [row.optimizer, f"{row.loss:.4f}", spread, behind, lr, *times, f"{row.state_bytes:.1f}", row.note]
+    time = f"{1000 * row.optimizer_seconds:.2f}"
+    return [row.optimizer, f"{row.loss:.4f}{spread}", behind, lr, time, f"{row.state_bytes:.1f}"]
