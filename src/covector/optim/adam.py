@@ -46,8 +46,7 @@ class Adam(Optimizer):
         betas: decay of the two averages.
         eps: added to the root.
         weight_decay: strength; added to the gradient (L2).
-        maximize: ascend instead.
-        capturable: keep the step count on the device.
+        options: as for :class:`~covector.optim.Optimizer`.
 
     Source: Kingma and Ba, "Adam: a method for stochastic optimization", 2015, Algorithm 1.
 

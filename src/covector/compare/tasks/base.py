@@ -18,7 +18,7 @@ __all__ = ["Task", "from_loaders"]
 class Task(NamedTuple):
     """A fresh model and what it is trained and judged on.
 
-    Args:
+    Attributes:
         model: the model; the trial trains its parameters.
         loss: ``loss(batch)``: the mean loss, a scalar with a graph.
         batches: ``batches(steps)``: that many training batches, the same ones at each call.

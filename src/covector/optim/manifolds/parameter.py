@@ -16,10 +16,8 @@ __all__ = ["ManifoldParameter"]
 class ManifoldParameter(nn.Parameter):
     """A parameter whose last dimensions are points of a manifold; the dimensions before count points.
 
-    Args:
-        data: the points; brought to the manifold by projection.
-        manifold: where they live.
-        requires_grad: as for ``nn.Parameter``.
+    ``ManifoldParameter(data, manifold, requires_grad=True)``: ``data`` are the points, brought to the manifold by
+    projection, ``manifold`` is where they live, ``requires_grad`` as for ``nn.Parameter``.
 
     Raises:
         ArgumentError: fewer dimensions than a point has.
