@@ -11,8 +11,10 @@ __all__ = ["TrustRegionPlan", "trust_region", "trust_region_bound"]
 
 
 class TrustRegionPlan(NamedTuple):
-    """Settings that reach a given accuracy: ``lr`` is the radius of the trust region, ``momentum`` is ``1 - alpha``, and
-    after ``steps`` the smallest expected dual norm of the gradient is at most ``eps``.
+    """Settings that reach a given accuracy.
+
+    ``lr`` is the radius of the trust region, ``momentum`` is ``1 - alpha``, and after ``steps`` the smallest expected
+    dual norm of the gradient is at most ``eps``.
     """
 
     lr: float

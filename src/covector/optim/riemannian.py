@@ -86,8 +86,8 @@ class RiemannianOptimizer(Optimizer):
         lr: learning rate, the length of a step of an adaptive rule.
         update: ``"exp"`` along the geodesic, or ``"retract"`` along the manifold's cheaper path.
         lazy: step only the points that have a gradient, each with a step count of its own: for embeddings.
-        options: as for :class:`~covector.optim.Optimizer`, and the rule's hyperparameters. ``weight_decay`` is decoupled,
-            for points along the geodesic to the origin of the manifold.
+        options: as for :class:`~covector.optim.Optimizer`, and the rule's hyperparameters. ``weight_decay`` is
+            decoupled, for points along the geodesic to the origin of the manifold.
 
     Raises:
         ArgumentError: a hyperparameter out of range, or ``lazy`` with ``capturable``.
