@@ -184,6 +184,7 @@ def matrix(only: list[str], rounds: int) -> Iterator[Row]:
             continue
         makers = {"ours": lambda ps, make=make: make(ps, **TINY)}
         makers |= peers(name, ("pytorch_optimizer", "heavyball"))
+        restore(params)
         agreement = {key: direction(maker, params) for key, maker in makers.items()}
         ready = contenders(makers, params)
         ms = {
