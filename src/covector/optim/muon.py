@@ -42,8 +42,8 @@ class Muon(MatrixOptimizer):
         rescale: length after that, see :class:`~covector.optim.variance.Variance`.
         beta2: decay of the average of squares.
         eps: added to its root.
-        method: of :func:`covector.linalg.msign`; default ``"auto"``: Newton-Schulz, and for large matrices on a CPU what
-            is faster there, which differs between processors. Name a method for equal results everywhere.
+        method: of :func:`covector.linalg.msign`; default ``"auto"``: Newton-Schulz, and for large matrices on a CPU
+            what is faster there, which differs between processors. Name a method for equal results everywhere.
         steps: of the iteration.
         scales: further scale rules of the matrices.
         adam_lr: learning rate of the other parameters, default 3e-4; None: as the matrices.
