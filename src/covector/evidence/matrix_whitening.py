@@ -6,15 +6,24 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from covector.evidence.budget import Budget
-from covector.evidence.experiments.matrices_lm import REST, SETTING, TUNING, Make, Tuned, adam, signum, trial, tuned
-from covector.evidence.figures import figure
+from covector.evidence.experiments.matrices_lm import (
+    REST,
+    SETTING,
+    TUNING,
+    Make,
+    Tuned,
+    adam,
+    draw_rates,
+    signum,
+    trial,
+    tuned,
+)
 from covector.evidence.findings import Evidence, Finding
 from covector.evidence.registry import paper
 from covector.optim import SOAP, AdaMuon, Muon, Shampoo, SPlus
@@ -57,7 +66,8 @@ def evidence(budget: Budget) -> Evidence:
     if budget.name == "full":
         findings += [*pair_findings(found), *rank_findings(found)]
     findings.append(stacking_finding(budget))
-    return Evidence("matrix-whitening", findings, [draw(budget, found)])
+    rates = draw_rates(budget.path("validation-loss-by-learning-rate.svg"), found)
+    return Evidence("matrix-whitening", findings, [rates])
 
 
 def whitening_finding(budget: Budget, found: Mapping[str, Tuned]) -> Finding:
@@ -129,14 +139,3 @@ def stacking_finding(budget: Budget) -> Finding:
         f"Muon on {count} matrices of 48 x 48 in float32, medians of {repeats}; baseline: torch.optim.Muon of torch "
         f"{torch.__version__.split('+')[0]}, which goes one matrix at a time, in bfloat16",
     )  # fmt: skip
-
-
-def draw(budget: Budget, found: Mapping[str, Tuned]) -> Path:
-    """Validation loss by learning rate, relative to the best one."""
-    path = budget.path("validation-loss-by-learning-rate.svg")
-    with figure(path, x="learning rate / best", y="validation loss, nats") as axes:
-        axes.set_xscale("log", base=2)
-        for name, result in found.items():
-            ratios = [lr / result.lr for lr in result.grid]
-            axes.plot(ratios, list(result.grid.values()), marker="o", markersize=3, label=name)
-    return path

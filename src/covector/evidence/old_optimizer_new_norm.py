@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from covector.evidence.budget import Budget
-from covector.evidence.experiments.matrices_lm import SETTING, TUNING, Tuned, composed, tuned
+from covector.evidence.experiments.matrices_lm import SETTING, TUNING, Tuned, composed, draw_rates, tuned
 from covector.evidence.figures import figure
 from covector.evidence.findings import Evidence, Finding
 from covector.evidence.registry import paper
@@ -45,7 +45,8 @@ def evidence(budget: Budget) -> Evidence:
         for name, (norm, lrs) in GRIDS.items()
     }
     findings += [prodigy, order_finding(budget, found)]
-    return Evidence("old-optimizer-new-norm", findings, [escape, draw(budget, found)])
+    rates = draw_rates(budget.path("validation-loss-by-norm.svg"), found)
+    return Evidence("old-optimizer-new-norm", findings, [escape, rates])
 
 
 def gradient(budget: Budget, *shape: int, seed: int = 0) -> Tensor:
@@ -130,14 +131,3 @@ def order_finding(budget: Budget, found: Mapping[str, Tuned]) -> Finding:
         f"{', '.join(f'{name} {loss:.3f}' for name, loss in losses.items())}; momentum 0.9, then a step of fixed "
         f"length in the norm; {SETTING}; {TUNING}",
     )  # fmt: skip
-
-
-def draw(budget: Budget, found: Mapping[str, Tuned]) -> Path:
-    """Validation loss by norm and learning rate."""
-    path = budget.path("validation-loss-by-norm.svg")
-    with figure(path, x="learning rate / best", y="validation loss, nats") as axes:
-        axes.set_xscale("log", base=2)
-        for name, result in found.items():
-            ratios = [lr / result.lr for lr in result.grid]
-            axes.plot(ratios, list(result.grid.values()), marker="o", markersize=3, label=name)
-    return path

@@ -9,11 +9,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from covector.evidence.budget import Budget
+from covector.evidence.figures import figure
 from covector.evidence.tasks import charlm, train
 from covector.optim.adam import ADAM
 from covector.optim.matrix import MatrixOptimizer, adam_options
@@ -22,7 +24,7 @@ from covector.optim.signs import SIGNUM
 from covector.optim.slots import Slots
 from covector.random import derive
 
-__all__ = ["REST", "SETTING", "TUNING", "Make", "Tuned", "adam", "composed", "signum", "trial", "tuned"]
+__all__ = ["REST", "SETTING", "TUNING", "Make", "Tuned", "adam", "composed", "draw_rates", "signum", "trial", "tuned"]
 
 Make = Callable[[nn.Module, float], Optimizer]
 
@@ -87,3 +89,13 @@ def tuned(budget: Budget, make: Make, lrs: Sequence[float], cosine: bool = True)
     grid = dict(sorted(grid.items()))
     others = range(1, budget.choose(smoke=1, full=2))
     return Tuned(best, (grid[best], *(trial(budget, make, best, seed, cosine=cosine) for seed in others)), grid)
+
+
+def draw_rates(path: Path, found: Mapping[str, Tuned]) -> Path:
+    """Validation loss by learning rate, relative to each one's best."""
+    with figure(path, x="learning rate / best", y="validation loss, nats") as axes:
+        axes.set_xscale("log", base=2)
+        for name, result in found.items():
+            ratios = [lr / result.lr for lr in result.grid]
+            axes.plot(ratios, list(result.grid.values()), marker="o", markersize=3, label=name)
+    return path
