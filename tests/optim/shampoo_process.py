@@ -36,6 +36,7 @@ def main() -> None:
     )
     found = {f"{background}.{i}": p.detach() for background in (False, True) for i, p in enumerate(train(background))}
     save_file(found, out)
+    dist.barrier()  # neither leaves while the other still speaks to it
     dist.destroy_process_group()
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from covector import optim
+from covector.distributed import launch
 from covector.errors import ArgumentError
 from covector.optim import Optimizer
 
@@ -190,39 +189,9 @@ def test_a_compiled_training_step_is_the_plain_one(name: str, whole: bool) -> No
     torch.testing.assert_close(values(model), plain(name), rtol=1e-4, atol=1e-5)
 
 
-RANK = """
-import sys, torch, torch.distributed as dist
-from torch import nn
-from test_frameworks import CLASSES, batches, network, values
-from covector.trees import digest
-
-rank, store = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-for name, make in CLASSES.items():
-    model = nn.parallel.DistributedDataParallel(network())
-    optimizer = make(model.parameters())
-    for x, y in batches()[:2]:
-        half = slice(rank * len(x) // 2, (rank + 1) * len(x) // 2)
-        optimizer.zero_grad()
-        nn.functional.mse_loss(model(x[half]), y[half]).backward()
-        optimizer.step()
-    print(name, digest(dict(model.module.named_parameters())), flush=True)
-dist.destroy_process_group()
-"""
-
-
 @pytest.mark.processes
-def test_two_ranks_keep_the_same_parameters(tmp_path: Path) -> None:
-    here = str(Path(__file__).parent)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([here, *sys.path]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "store")], env=environment, text=True, stdout=subprocess.PIPE
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=500)[0].splitlines() for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0]
-    assert [line.split()[0] for line in outputs[0]] == list(CLASSES)
-    assert outputs[0] == outputs[1]
+def test_two_ranks_keep_the_same_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)  # new processes look where this one does
+    one, other = launch(importlib.import_module("ranks").digests, 2)
+    assert list(one) == list(CLASSES)
+    assert one == other
