@@ -14,7 +14,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from covector.errors import ArgumentError, MismatchError
+from covector.errors import ArgumentError, MismatchError, require_extra
 from covector.linalg.checks import check_matrix
 from covector.trees import Params, check_same, flatten, unflatten
 
@@ -131,9 +131,13 @@ class LinearOperator(ABC):
     def to_scipy(self) -> Any:
         """A ``scipy.sparse.linalg.LinearOperator`` with the same products, on NumPy arrays.
 
+        Raises:
+            MissingExtraError: SciPy is not installed.
+
         >>> DenseOperator(torch.eye(2)).to_scipy().matvec([1.0, 2.0])
         array([1., 2.], dtype=float32)
         """
+        require_extra("scipy", "scipy")
         from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
         def product(operator: LinearOperator) -> Callable[[Any], Any]:
@@ -159,6 +163,12 @@ class DenseOperator(LinearOperator):
         matrix: ``[m, n]``.
         symmetric: default: whether the matrix equals its transpose.
         positive: whether no eigenvalue is negative.
+
+    Raises:
+        UnsupportedError: not a dense real floating tensor.
+
+    >>> DenseOperator(torch.eye(2)).shift(1.0) @ torch.ones(2)
+    tensor([2., 2.])
     """
 
     def __init__(self, matrix: Tensor, *, symmetric: bool | None = None, positive: bool = False) -> None:
