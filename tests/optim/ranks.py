@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch.distributed as dist
-from test_frameworks import CLASSES, batches, network
 from torch import nn
 
 from covector.trees import digest
@@ -11,6 +10,8 @@ from covector.trees import digest
 
 def digests() -> dict[str, str]:
     """The digest of the parameters after two steps, for each optimizer."""
+    from test_frameworks import CLASSES, batches, network  # found where a new process looks, not by pytest
+
     rank, size = dist.get_rank(), dist.get_world_size()
     found = {}
     for name, make in CLASSES.items():
