@@ -22,6 +22,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "lightning": ("lightning",),
     "compare": ("optuna", "pytorch_optimizer"),
+    "scipy": ("scipy",),
     "bench": ("psutil", "pytorch_optimizer"),
 }
 
