@@ -219,4 +219,5 @@ def taylor(objective: Objective, batch: Batch, order: int = 2) -> Objective:
         moved = found[0] + found[1] if order == 1 else outputs(origin) + found[0] + 0.5 * found[1]
         return loss(moved, data if isinstance(data, dict) else data[1])
 
-    return Objective.from_function(polynomial, clone(origin))
+    own = {name: p.requires_grad_() for name, p in clone(origin).items()}
+    return Objective.from_function(polynomial, own)

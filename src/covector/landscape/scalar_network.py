@@ -45,7 +45,7 @@ class ScalarNetwork:
         """One step of gradient descent; ``lr`` is a number or ``[...]``."""
         return w - torch.as_tensor(lr, dtype=w.dtype)[..., None] * self.gradient(w)
 
-    def solution(self, w: Tensor, steps: int = 200) -> Tensor:
+    def solution(self, w: Tensor, steps: int = 100) -> Tensor:
         """Where gradient flow from ``w`` ends, ``[..., D]`` in float64, by bisection.
 
         Raises:
