@@ -6,8 +6,9 @@ from torch import nn
 
 from covector.curvature import Hessian
 from covector.errors import ArgumentError, MismatchError, NonFiniteError
-from covector.landscape import GradientSubspace, fraction, overlap, project
+from covector.landscape import DominantSubspace, fraction, overlap, project
 from covector.objective import Objective
+from covector.optim.grassmann import principal_angles
 
 N = 12
 Q = torch.linalg.qr(torch.randn(N, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
@@ -28,7 +29,7 @@ def test_the_whole_space_holds_everything_and_the_span_is_that_of_the_dense_deco
     )
     exact = torch.linalg.eigh(op.dense())
     for k in (1, 3):
-        space = GradientSubspace(op, k, tol=1e-8)
+        space = DominantSubspace(op, k, tol=1e-8)
         flat = torch.cat([g.reshape(-1) for g in gradient.values()])
         expected = float((exact.eigenvectors[:, -k:].mT @ flat).square().sum() / flat.square().sum())
         assert space.place(gradient).fraction == pytest.approx(expected, rel=1e-5)
@@ -40,7 +41,7 @@ def test_placement_has_alignment_and_curvature_of_the_gradient():
     objective, batch = small()
     op = Hessian(objective, batch)
     g = torch.randn(op.shape[0], dtype=torch.float64)
-    found, image = GradientSubspace(op, 2).place(g), op.dense() @ g
+    found, image = DominantSubspace(op, 2).place(g), op.dense() @ g
     assert found.curvature == pytest.approx(float(g @ image / (g @ g)))
     assert found.alignment == pytest.approx(float(g @ image / (g.norm() * image.norm())))
 
@@ -57,6 +58,12 @@ def test_overlap_is_one_with_itself_in_any_basis_and_zero_with_its_complement():
     assert overlap(Q[:, :3], Q[:, 3:6]) == pytest.approx(0.0, abs=1e-12)
 
 
+def test_overlap_is_the_mean_squared_cosine_of_the_principal_angles():
+    other = torch.linalg.qr(torch.randn(N, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64))[0]
+    angles = principal_angles(Q[:, :3], other)
+    assert overlap(Q[:, :3], other) == pytest.approx(float(angles.cos().square().mean()))
+
+
 def test_dominant_and_bulk_add_up_and_are_orthogonal():
     v = torch.randn(N, dtype=torch.float64)
     dominant, bulk = project(Q[:, :3], v), project(Q[:, :3], v, "bulk")
@@ -69,7 +76,7 @@ def test_dominant_and_bulk_add_up_and_are_orthogonal():
 def test_refresh_follows_the_live_parameters_from_where_it_was():
     objective, batch = small()
     op = Hessian(objective, batch)
-    space = GradientSubspace(op, 2, tol=1e-3)
+    space = DominantSubspace(op, 2, tol=1e-3)
     first = space.eigen.products
     with torch.no_grad():
         for p in objective.params.values():

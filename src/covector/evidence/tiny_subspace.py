@@ -12,7 +12,7 @@ from covector.evidence.experiments.digits import Digits, classifier
 from covector.evidence.figures import figure
 from covector.evidence.findings import Evidence, Finding
 from covector.evidence.registry import paper
-from covector.landscape import GradientSubspace, project
+from covector.landscape import DominantSubspace, project
 from covector.objective import Objective
 from covector.trees import Params
 
@@ -21,7 +21,7 @@ CHANCE = K / (64 * HIDDEN + HIDDEN + 10 * HIDDEN + 10)
 SETTING = f"digits, tanh network 64-{HIDDEN}-10 (1210 parameters), SGD with batches of 32, Hessian of all training data"
 
 
-@paper("tiny-subspace", parts=["covector.landscape.GradientSubspace", "covector.curvature.Hessian"])
+@paper("tiny-subspace", parts=["covector.landscape.DominantSubspace", "covector.curvature.Hessian"])
 def evidence(budget: Budget) -> Evidence:
     """Three learning rates, and updates without the dominant part or without the rest."""
     digits = Digits.load()
@@ -54,7 +54,7 @@ def fraction_findings(budget: Budget, digits: Digits) -> tuple[list[Finding], Pa
         for lr in (2.0, 0.5, 0.1):
             for seed in seeds:
                 objective = classifier(seed, HIDDEN)
-                space = GradientSubspace(Hessian(objective, digits.train), K)
+                space = DominantSubspace(Hessian(objective, digits.train), K)
                 series, cold = [space.place(slope(objective, digits.train)).fraction], space.eigen.products
                 for step in range(steps):
                     descend(objective, slope(objective, digits.batch(seed * 100_003 + step, 32)), lr)
@@ -108,7 +108,7 @@ def ablation_finding(budget: Budget, digits: Digits) -> tuple[Finding, Path]:
                 objective = classifier(seed, HIDDEN)
                 for step in range(before):
                     descend(objective, slope(objective, digits.batch(seed * 100_003 + step, 32)), lr)
-                space = GradientSubspace(Hessian(objective, digits.train), K)
+                space = DominantSubspace(Hessian(objective, digits.train), K)
                 losses = [objective(digits.train).item()]
                 for step in range(before, before + after):
                     if step > before and step % every == 0 and keep != "all":

@@ -7,11 +7,11 @@ from covector.landscape.quadratic_regression import QuadraticRegression, Traject
 from covector.landscape.scalar_network import ScalarNetwork
 from covector.landscape.sharpness import Sharpness
 from covector.landscape.spectrum import Outliers, near_zero, outliers, spectrum
-from covector.landscape.subspace import GradientSubspace, Placement, fraction, overlap, project
+from covector.landscape.subspace import DominantSubspace, Placement, fraction, overlap, project
 
 __all__ = [
+    "DominantSubspace",
     "Flow",
-    "GradientSubspace",
     "Monotone",
     "Outliers",
     "Placement",

@@ -12,7 +12,7 @@ from covector.linalg import Eigen, LinearOperator, eigsh
 from covector.linalg.lanczos import norms
 from covector.trees import Params, flatten, numel, unflatten
 
-__all__ = ["GradientSubspace", "Placement", "fraction", "overlap", "project"]
+__all__ = ["DominantSubspace", "Placement", "fraction", "overlap", "project"]
 
 V = TypeVar("V", Tensor, Params)
 
@@ -31,7 +31,7 @@ class Placement(NamedTuple):
     curvature: float
 
 
-class GradientSubspace:
+class DominantSubspace:
     """The span of the k algebraically largest eigenvectors of a Hessian, kept up to date along training.
 
     Most of the gradient comes to lie in it, and it changes slowly. That is no sign of learning: the dominant part
@@ -50,7 +50,7 @@ class GradientSubspace:
     really happen in tiny subspaces?" (ICLR 2025).
 
     >>> from covector.linalg import DenseOperator
-    >>> space = GradientSubspace(DenseOperator(torch.diag(torch.arange(20.0))), k=2, tol=1e-6)
+    >>> space = DominantSubspace(DenseOperator(torch.diag(torch.arange(20.0))), k=2, tol=1e-6)
     >>> gradient = torch.zeros(20); gradient[[0, 19]] = 1.0
     >>> round(space.place(gradient).fraction, 4), round(space.refresh(), 4)
     (0.5, 1.0)
