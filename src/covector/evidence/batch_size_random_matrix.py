@@ -150,8 +150,8 @@ def _on_batches(spectrum: BatchSpectrum, tops: dict[int, list[float]]) -> list[F
             baseline=round(max(means.values()) / spectrum.top, 2),
             unit="largest factor between formula and mean (baseline: taking the full Hessian's)",
             holds=math.exp(worst) <= 1.25,
-            note=f"digits, network 64-32-10, noise {spectrum.noise:.1f} +- {spectrum.error:.1f} by pairs of batches of 32; "
-            + rows,
+            note="digits, network 64-32-10; "
+            f"noise {spectrum.noise:.1f} +- {spectrum.error:.1f}, by pairs of batches of 32: " + rows,
         ),
         Finding(
             claim="The largest eigenvalue of a batch's Hessian falls as the batch grows",

@@ -122,7 +122,8 @@ def batch_spectrum(
     (size,) = sizes
     values = torch.tensor(squares, dtype=torch.float64) * size
     return BatchSpectrum(
-        *(float(end.values[0]) for end in ends),
+        top=float(ends[0].values[0]),
+        bottom=float(ends[1].values[0]),
         noise=float(values.mean()),
         error=float(values.std() / math.sqrt(probes)),
         examples=size * len(batches),
