@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from covector.errors import ArgumentError
 from covector.objective import Batch, Objective
 from covector.trees import Params
 
-__all__ = ["GradientScatter", "gradient_scatter", "sgd_advantage"]
+__all__ = ["GradientScatter", "gradient_scatter", "scatter_of_batches", "sgd_advantage"]
 
 
 class GradientScatter(NamedTuple):
@@ -78,6 +78,43 @@ def gradient_scatter(objective: Objective, batch: Batch) -> GradientScatter:
     square = trees.dot(mean, mean)
     trace = (float(squares.mean()) - square) * count / (count - 1)
     return GradientScatter(trace, square - trace / count, count)
+
+
+def scatter_of_batches(objective: Objective, batches: Iterable[Batch]) -> GradientScatter:
+    """The same from the gradients of batches: for models of any size and layers of any kind.
+
+    Batches of B examples scatter ``trace / B``. Two vectors as long as the parameters are kept.
+
+    Args:
+        objective: whose loss is a mean over examples.
+        batches: at least two, of equal size, without an example in common.
+
+    Raises:
+        ArgumentError: fewer than two batches, or batches of unequal size.
+
+    >>> from torch import nn
+    >>> objective = Objective(nn.Linear(1, 1, bias=False), lambda outputs, targets: (outputs * targets).mean())
+    >>> batches = [(torch.ones(1, 1), torch.tensor([[y]])) for y in (1.0, 3.0)]  # gradients 1 and 3
+    >>> found = scatter_of_batches(objective, batches)
+    >>> found.trace, found.square
+    (2.0, 3.0)
+    """
+    total: Params | None = None
+    squares, sizes = 0.0, []
+    for batch in batches:
+        gradient = _gradient(objective, batch)
+        sizes.append(objective.size(batch))
+        squares += trees.dot(gradient, gradient)
+        if total is None:
+            total = trees.clone(gradient)
+        else:
+            trees.axpy_(total, gradient)
+    if total is None or len(sizes) < 2 or len(set(sizes)) > 1:
+        raise ArgumentError("batches", f"{len(sizes)} of sizes {sorted(set(sizes))}", "at least two, of equal size")
+    count, size = len(sizes), sizes[0]
+    square = trees.dot(total, total) / count**2
+    variance = (squares / count - square) * count / (count - 1)  # of a batch's gradient
+    return GradientScatter(variance * size, square - variance / count, count * size)
 
 
 def sgd_advantage(
