@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from covector.curvature.flat import Selection
+from covector.curvature.linearization import Linearization
 from covector.curvature.operator import Backend, CurvatureOperator
 from covector.curvature.outputs import Outputs, main_output, raw_outputs
 from covector.objective import Batch, Objective
@@ -54,7 +55,12 @@ class GaussNewton(CurvatureOperator):
     ) -> None:
         super().__init__(objective, batches, backend=backend, params=params, keep=keep, positive=True)
 
-    def term(self, batch: Batch, backend: Backend) -> Callable[[Tensor], Tensor]:
+    def term(self, batch: Batch, backend: Backend, index: int) -> Callable[[Tensor], Tensor]:
+        line, outputs = self.outputs(batch, backend)
+        return lambda vector: line.pull(outputs.hessian(line.push(vector)))
+
+    def outputs(self, batch: Batch, backend: Backend) -> tuple[Linearization, Outputs]:
+        """The outputs of a batch, as a function of the parameters, and the loss as a function of them."""
         plain = True
 
         def function(params: Params) -> Tensor:
@@ -65,5 +71,4 @@ class GaussNewton(CurvatureOperator):
 
         line = self.linearize(function, backend)
         _, everything = self.leaves()
-        outputs = Outputs(self.objective, batch, everything, known=line.value if plain else None)
-        return lambda vector: line.pull(outputs.hessian(line.push(vector)))
+        return line, Outputs(self.objective, batch, everything, known=line.value if plain else None)

@@ -29,8 +29,8 @@ class Hessian(CurvatureOperator):
         batches: one batch, a list of batches, or a loader; see :class:`CurvatureOperator`.
         backend: ``"graph"``: the graph of the gradient is kept, a product is one backward pass through it (about 1 to
             2.5 gradients). ``"functional"``: forward tangents of the gradient, nothing kept.
-            ``"differences"``: central differences of gradients, two gradients a product, for modules that have no second
-            derivatives.
+            ``"differences"``: central differences of gradients, two gradients a product, for modules that have no
+            second derivatives.
         params: a sub-block, by names or a predicate.
         keep: whether to keep graphs; default: for one batch and lists of up to 16.
 
@@ -52,7 +52,7 @@ class Hessian(CurvatureOperator):
     ) -> None:
         super().__init__(objective, batches, backend=backend, params=params, keep=keep)
 
-    def term(self, batch: Batch, backend: Backend) -> Callable[[Tensor], Tensor]:
+    def term(self, batch: Batch, backend: Backend, index: int) -> Callable[[Tensor], Tensor]:
         own, everything = self.leaves()
         loss = lambda chosen: self.objective(batch, {**everything, **chosen})  # noqa: E731
         if backend == "functional":

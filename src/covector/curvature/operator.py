@@ -79,8 +79,8 @@ class CurvatureOperator(LinearOperator):
         )  # fmt: skip
 
     @abstractmethod
-    def term(self, batch: Batch, backend: Backend) -> Callable[[Tensor], Tensor]:
-        """The product ``[n] -> [n]`` of one batch."""
+    def term(self, batch: Batch, backend: Backend, index: int) -> Callable[[Tensor], Tensor]:
+        """The product ``[n] -> [n]`` of one batch, the ``index``-th."""
 
     @property
     def backend(self) -> Backend:
@@ -130,18 +130,18 @@ class CurvatureOperator(LinearOperator):
     def _term(self, index: int, batch: Batch) -> Callable[[Tensor], Tensor]:
         assert self._settled is not None
         if not self.keep:
-            return self.term(batch, self._settled)
+            return self.term(batch, self._settled, index)
         if (seen := fingerprint(self.objective)) != self._seen:
             self._kept, self._seen = {}, seen
         if index not in self._kept:
-            self._kept[index] = self.term(batch, self._settled)
+            self._kept[index] = self.term(batch, self._settled, index)
         return self._kept[index]
 
     def _settle(self, vector: Tensor) -> None:
         batch, first = self.batches.first(), None
         for backend in _ORDER:
             try:
-                term = self.term(batch, backend)
+                term = self.term(batch, backend, 0)
                 term(vector)
             except torch.OutOfMemoryError:
                 raise

@@ -25,6 +25,11 @@ __all__ = ["Outputs", "likelihood", "outputs_of"]
 
 CROSS_ENTROPY, SQUARED, LOGISTIC = "cross_entropy", "squared_error", "logistic"
 
+UNKNOWN = (
+    "the loss is of no known likelihood, so that no targets can be drawn from the model; give the objective "
+    "cross_entropy, mse_loss or binary_cross_entropy_with_logits, or use GaussNewton, which is the same matrix for them"
+)
+
 
 def likelihood(objective: Objective) -> str:
     """Which negative log-likelihood the loss is: "cross_entropy", "squared_error", "logistic", or "" for any other.
@@ -114,6 +119,32 @@ class Outputs:
             weighted = self._once(self._probabilities) * tangent
             return (weighted - self._p * weighted.sum(_classes(self.value), keepdim=True)).div_(self.count)
         return self._by_autograd(tangent)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """``d loss / d z`` of each prediction for targets drawn from the model, times the number of predictions.
+
+        Raises:
+            CompositionError: the loss is of no known likelihood.
+        """
+        if self.kind == SQUARED:  # a Gaussian of variance 1/2 has the squared error as its negative logarithm
+            noise = torch.randn(self.value.shape, generator=generator, dtype=self.value.dtype, device=self.value.device)
+            return noise * 2**0.5
+        if self.kind == LOGISTIC:
+            p = self.value.sigmoid()
+            return p - torch.bernoulli(p, generator=generator)
+        if self.kind != CROSS_ENTROPY:
+            raise CompositionError(UNKNOWN)
+        weighted, axis = self._once(self._probabilities), _classes(self.value)
+        rows = self._p.movedim(axis, -1)
+        drawn = torch.multinomial(rows.reshape(-1, rows.shape[-1]), 1, generator=generator)
+        hot = torch.zeros_like(weighted).scatter_(axis, drawn.view(rows.shape[:-1]).unsqueeze(axis), 1.0)
+        return weighted - hot * (weighted.sum(axis, keepdim=True) > 0)
+
+    def outer(self, slopes: Tensor, tangent: Tensor) -> Tensor:
+        """``s <s, u>`` of each prediction, over the number of predictions."""
+        if self.kind == CROSS_ENTROPY:
+            return slopes * ((slopes * tangent).sum(_classes(self.value), keepdim=True) / self.count)
+        return slopes.square() * tangent / self.count
 
     @property
     def count(self) -> int:
