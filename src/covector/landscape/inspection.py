@@ -1,7 +1,7 @@
 """inspect: the loss surface around the parameters as they are, in numbers, for a stated number of products.
 
-Each part shares what it can: the ends of the spectrum come with the eigenvectors that the gradient is compared with, one
-set of probes gives trace, size and each tensor's share, and the density reuses nothing but the operator.
+The ends of the spectrum come with the eigenvectors that the gradient is compared with, and one set of probes gives the
+trace, the root mean square eigenvalue and each tensor's share.
 """
 
 from __future__ import annotations

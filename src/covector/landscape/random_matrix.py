@@ -113,7 +113,8 @@ def heavy_ball(values: Iterable[float]) -> tuple[float, float]:
         values: eigenvalues, or Ritz values of a Lanczos run; those that are not positive are left out.
 
     Returns:
-        ``(2 / (sqrt L + sqrt m))^2`` and ``((sqrt L - sqrt m) / (sqrt L + sqrt m))^2`` of the largest L and the smallest m.
+        ``(2 / (sqrt L + sqrt m))^2`` and ``((sqrt L - sqrt m) / (sqrt L + sqrt m))^2``, from the largest L and the
+        smallest m.
 
     Raises:
         ArgumentError: no value is positive.
