@@ -267,7 +267,7 @@ def _loss_and_gradient(objective: Objective, batches: list[Batch], sizes: list[i
         parts = torch.autograd.grad(value, list(objective.params.values()), materialize_grads=True)
         flat = flatten(dict(zip(objective.params, parts, strict=True))) * (size / sum(sizes))
         total = flat if total is None else total.add_(flat)
-        loss += float(value) * size / sum(sizes)
+        loss += float(value.detach()) * size / sum(sizes)
     assert total is not None
     return loss, total
 

@@ -37,7 +37,7 @@ class Watch(Callback):
     """Measure chosen quantities on one batch, again and again, without taking more than a share of the time.
 
     The first step is always measured; from then on a measurement is due when it fits the budget by the time the last
-    one took. A warm start makes it cheap: where the surface changes slowly, the largest eigenvalue takes a few products.
+    one took. A warm start makes it cheap: where the surface changes slowly, the largest eigenvalue takes few products.
     The module is measured in evaluation mode; neither parameters, gradients, modes nor random states are changed.
 
     In :func:`covector.train` it is a callback; each step's record then holds the latest numbers, and with it the
