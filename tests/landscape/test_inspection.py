@@ -1,5 +1,6 @@
 """inspect against dense linear algebra in float64, and what it leaves untouched."""
 
+import dataclasses
 import json
 import math
 
@@ -91,7 +92,8 @@ def test_what_follows_from_the_numbers():
     assert found.stable_lr == pytest.approx(0.05)
     assert found.sharpness_ratio == pytest.approx(2.0)
     assert found.condition == pytest.approx(50.0)
-    assert found.effective_rank == pytest.approx(4.0)
+    assert found.effective_rank == pytest.approx(1.0)
+    assert dataclasses.replace(found, bottom=-120.0).effective_rank == pytest.approx(0.25)
     assert found.gap_rate is None
     assert found.batch_size is None
 

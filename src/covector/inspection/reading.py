@@ -91,7 +91,9 @@ def _traces(found: Inspection) -> list[Reading]:
     if found.effective_rank is not None:
         rows.append(
             Reading(
-                "effective rank", number(found.effective_rank), f"of {found.parameters:,}: trace^2 over sum of squares"
+                "effective rank",
+                number(found.effective_rank),
+                f"of {found.parameters:,}: so many eigenvalues as large as the outermost make the sum of squares",
             )
         )
     return rows

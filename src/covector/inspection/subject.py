@@ -103,7 +103,7 @@ def subject_from_model(
 
 
 def train_subject(
-    subject: Subject, steps: int, lr: float, momentum: float = 0.0, budget: float = 0.25, **options: Any
+    subject: Subject, steps: int, lr: float, momentum: float = 0.0, budget: float = 1.0, **options: Any
 ) -> list[dict[str, float]]:
     """Train a subject by gradient descent and follow its sharpness.
 

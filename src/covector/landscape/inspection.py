@@ -80,8 +80,8 @@ class Inspection:
         seconds: by part.
 
     >>> found = Inspection(10, 64, 0.5, 0.1, lr=0.1, top=(30.0,), trace=40.0, square=1000.0)
-    >>> round(found.stable_lr, 4), found.sharpness_ratio, found.effective_rank, found.condition
-    (0.0667, 1.5, 1.6, 7.5)
+    >>> round(found.stable_lr, 4), found.sharpness_ratio, round(found.effective_rank, 2), found.condition
+    (0.0667, 1.5, 1.11, 7.5)
     """
 
     parameters: int
@@ -135,8 +135,11 @@ class Inspection:
 
     @property
     def effective_rank(self) -> float | None:
-        """``trace^2 / square``: as many equal eigenvalues would have the same two sums."""
-        return self.trace**2 / self.square if self.trace is not None and self.square else None
+        """``square / outermost^2``: so many eigenvalues of the outermost one's size have the same sum of squares."""
+        if self.sharpness is None or self.square is None:
+            return None
+        outermost = max(abs(self.sharpness), abs(self.bottom or 0.0))
+        return self.square / outermost**2 if outermost else None
 
     @property
     def batch_size(self) -> int | None:
