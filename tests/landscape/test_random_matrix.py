@@ -81,13 +81,20 @@ def noisy_parabola(examples, seed=0):
     return Objective.from_function(loss, {"x": torch.randn(P, generator=generator, dtype=torch.float64)}), noises
 
 
-def test_the_noise_of_a_batch_is_measured_without_bias_and_foretells_its_top():
+@pytest.mark.parametrize("along", ["top", "random"])
+def test_the_noise_of_a_batch_is_measured_without_bias_and_foretells_its_top(along):
     examples, size = 24, 4
     objective, noises = noisy_parabola(examples)
     batches = [{"index": part} for part in torch.arange(examples).split(size)]
-    found = batch_spectrum(objective, batches, probes=24)
-    # E |(H_i - H) v|^2 over random unit v is the mean of the squared entries times P; the sample's own, N - 1 below
-    exact = float((noises - noises.mean(0)).square().sum() / (examples - 1) / P)
+    found = batch_spectrum(objective, batches, probes=24, along=along)
+    # the sample variance of H_i v: over all unit vectors its mean is that of the squared elements, times P
+    scatter = noises - noises.mean(0)
+    if along == "random":
+        exact = float(scatter.square().sum() / (examples - 1) / P)
+    else:
+        top = eigsh(Hessian(objective, batches), 1, "LA", tol=1e-6).vectors[:, 0]
+        images = scatter @ top
+        exact = float((images.square().sum() - (images @ top).square().sum()) / (examples - 1))
     assert abs(found.noise - exact) < 4 * found.error
     assert found.error < 0.15 * exact
     tops = [float(eigsh(Hessian(objective, batch), 1, "LA").values[0]) for batch in batches]

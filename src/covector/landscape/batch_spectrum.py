@@ -24,7 +24,7 @@ class BatchSpectrum(NamedTuple):
     Attributes:
         top: largest eigenvalue over all examples.
         bottom: smallest.
-        noise: ``P sigma^2``: the expected square of ``(H_1 - H) v`` for one example and a random unit vector.
+        noise: ``P sigma^2``: the expected square of ``(H_1 - H) v`` for one example and a unit vector.
         error: standard error of ``noise``.
         examples: how many there are.
         products: with a Hessian, that this took.
@@ -71,6 +71,7 @@ def batch_spectrum(
     objective: Objective,
     batches: Sequence[Batch],
     *,
+    along: str = "top",
     probes: int = 8,
     tol: float = 1e-2,
     seed: int = 0,
@@ -78,19 +79,23 @@ def batch_spectrum(
 ) -> BatchSpectrum:
     """Measure the ends of the full spectrum and the noise of a batch.
 
-    The noise is ``B E |(H_i - H_j) v|^2 / 2`` over pairs of different batches of B examples and random unit vectors.
-    That is free of bias also for batches that are parts of a finite set.
+    The noise is ``B E |(H_i - H_j) v|^2 / 2`` over pairs of different batches of B examples. That is free of bias also
+    for batches that are parts of a finite set. For noise of independent elements, as the theory has it, every unit
+    vector v sees the same. A network's noise lies mostly where its curvature is: along random vectors it hardly shows,
+    and what moves the largest eigenvalue is, to second order, the noise along its own eigenvector.
 
     Args:
         objective: whose loss is a mean over examples.
         batches: at least two, of equal size, without an example in common.
-        probes: pairs of batches, each with a vector of its own.
+        along: ``"top"``: v is the eigenvector of the largest eigenvalue, and the part of ``(H_i - H_j) v`` along v
+            is left out, for it moves the eigenvalue both ways; ``"random"``: v is random, as in the paper.
+        probes: pairs of batches.
         tol: of the eigenvalues, relative.
         seed: of the vectors and of the choice of pairs.
         curvature: the operator: :class:`~covector.curvature.Hessian` or :class:`~covector.curvature.GaussNewton`.
 
     Raises:
-        ArgumentError: fewer than two batches, batches of unequal size or fewer than two probes.
+        ArgumentError: fewer than two batches, batches of unequal size, fewer than two probes or an unknown ``along``.
 
     Source: Granziol, Zohren, Roberts, "Learning rates as a function of batch size" (2020), section 4.
 
@@ -105,6 +110,8 @@ def batch_spectrum(
     sizes = {objective.size(batch) for batch in batches}
     if len(batches) < 2 or len(sizes) != 1:
         raise ArgumentError("batches", f"{len(batches)} of sizes {sorted(sizes)}", "at least two, of equal size")
+    if along not in ("top", "random"):
+        raise ArgumentError("along", along, "'top' or 'random'")
     if probes < 2:
         raise ArgumentError("probes", probes, "a whole number of at least 2")
     full = curvature(objective, batches)
@@ -113,11 +120,14 @@ def batch_spectrum(
     squares = []
     for probe in range(probes):
         first, second = random.sample_without_replacement(seed, len(batches), 2, step=probe)
-        vector = random.draw(random.derive(seed, "batch noise", probe), "vector", full.shape[1], "normal").to(
-            full.device
-        )
-        vector = (vector / vector.norm()).to(full.dtype)
+        if along == "top":
+            vector = ends[0].vectors[:, 0]
+        else:
+            vector = random.draw(seed, "batch noise", full.shape[1], "normal", step=probe, device=full.device)
+            vector = (vector / vector.norm()).to(full.dtype)
         difference = parts[first] @ vector - parts[second] @ vector
+        if along == "top":
+            difference = difference - (difference @ vector) * vector
         squares.append(float(difference.double().square().sum()) / 2)
     (size,) = sizes
     values = torch.tensor(squares, dtype=torch.float64) * size
