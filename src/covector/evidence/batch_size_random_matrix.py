@@ -24,6 +24,7 @@ from covector.objective import Objective
 from covector.trees import clone, copy_
 
 PARAMETERS = 400
+CHANCE = math.log(10)  # the loss of guessing one digit of ten
 SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -140,6 +141,11 @@ def _batch_tops(objective: Objective, data: tuple[Tensor, Tensor], size: int, re
 def _on_batches(isotropic: BatchSpectrum, spectrum: BatchSpectrum, tops: dict[int, list[float]]) -> list[Finding]:
     means = {size: statistics.fmean(values) for size, values in tops.items()}
     falls = list(means.values())
+    errors = [statistics.stdev(values) / math.sqrt(len(values)) for values in tops.values()]
+    risen = [
+        later - before > 2 * math.hypot(*pair)
+        for (before, later), pair in zip(itertools.pairwise(falls), itertools.pairwise(errors), strict=True)
+    ]
 
     def row(found: BatchSpectrum, where: str) -> Finding:
         worst = math.exp(max(abs(math.log(mean / found.largest(size))) for size, mean in means.items()))
@@ -164,8 +170,8 @@ def _on_batches(isotropic: BatchSpectrum, spectrum: BatchSpectrum, tops: dict[in
             measured=round(falls[0] / falls[-1], 2),
             baseline=1.0,
             unit="ratio of smallest to largest batch",
-            holds=all(a >= b * 0.97 for a, b in itertools.pairwise(falls)) and falls[0] > 1.05 * falls[-1],
-            note="mean over batches drawn anew; 3 % against the order are taken as noise",
+            holds=not any(risen) and falls[0] - falls[-1] > 2 * math.hypot(errors[0], errors[-1]),
+            note="mean over batches drawn anew; what is within two standard errors is no rise",
         ),
     ]
 
@@ -174,8 +180,8 @@ def _largest_stable(
     objective: Objective, data: tuple[Tensor, Tensor], make: Callable[..., torch.optim.Optimizer], size: int,
     budget: Budget,
 ) -> float:  # fmt: skip
-    """The largest learning rate, on a grid of factors of sqrt 2, with which the loss has not risen after the run."""
-    start, before = clone(objective.params), _loss(objective, data)
+    """The largest learning rate, on a grid of factors of sqrt 2, with which the run does not end above chance."""
+    start = clone(objective.params)
     steps, repeats = budget.choose((40, 1), (150, 3))
     found = []
     for repeat in range(repeats):
@@ -191,7 +197,7 @@ def _largest_stable(
                 objective((data[0][chosen], data[1][chosen])).backward()
                 optimizer.step()
             after = _loss(objective, data)
-            if not after <= before:
+            if not after < CHANCE:
                 break
             best, lr = lr, lr * factor
         found.append(math.log(best))
@@ -219,7 +225,7 @@ def _on_rates(spectrum: BatchSpectrum, stable: dict[str, dict[int, float]]) -> l
                 baseline="none",
                 unit=f"exponent over B from {sizes[0]} to {sizes[middle]}, and from there to {sizes[-1]}",
                 holds=abs(small - expected) <= 0.25 and abs(large) <= 0.25,
-                note="the largest rate with which the full loss is not higher after the run; "
+                note="the largest rate with which the full loss ends below that of guessing; "
                 f"the noise is foretold to rule below B = {spectrum.saturation:.1f}; "
                 + "; ".join(f"B = {size}: {rate:.3g}" for size, rate in rates.items()),
             )
