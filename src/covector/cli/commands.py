@@ -27,6 +27,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "finetune": Command("covector.cli.finetune:finetune", "Fine-tune a language model across clients for KB a round."),
     "compare": Command("covector.cli.compare:compare", "Compare optimizers: same budget, several seeds, intervals."),
+    "inspect": Command("covector.cli.inspect:inspect", "See a model's loss surface: sharpness, spectrum, noise."),
     "patch": Command("covector.cli.patch:app", "Make, apply, merge and undo patches of a model: a few KB each."),
     "papers": Command("covector.cli.papers:papers", "List the 120 papers: station, year, open or working."),
     "reproduce": Command("covector.cli.reproduce:reproduce", "Run papers' experiments: claim beside measurement."),

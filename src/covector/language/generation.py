@@ -9,7 +9,7 @@ import torch
 
 from covector.errors import ArgumentError
 from covector.language.encoding import Encoder, pad_rows
-from covector.language.modes import evaluating, seeded
+from covector.training.modes import evaluating, seeded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from covector.errors import ArgumentError
 from covector.objective import Objective
@@ -20,13 +20,13 @@ class Task(NamedTuple):
 
     Attributes:
         model: the model; the trial trains its parameters.
-        loss: ``loss(batch)``: the mean loss, a scalar with a graph.
+        loss: the objective: ``loss(batch)`` is the mean loss, a scalar with a graph.
         batches: ``batches(steps)``: that many training batches, the same ones at each call.
         validation: the loss on held-out data, nothing but a number.
     """
 
     model: nn.Module
-    loss: Callable[[Any], Tensor]
+    loss: Objective
     batches: Callable[[int], Iterator[Any]]
     validation: Callable[[], float]
 

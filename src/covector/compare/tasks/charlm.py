@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from covector.compare.tasks.base import Task
+from covector.objective import Objective
 
 __all__ = ["BATCH", "CharLM", "Model", "charlm", "cross_entropy", "task", "train"]
 
@@ -163,4 +164,4 @@ def task(seed: int = 0) -> Task:
     2
     """
     model, train_batches, validation_loss = charlm(seed)
-    return Task(model, lambda batch: cross_entropy(model(batch[0]), batch[1]), train_batches, validation_loss)
+    return Task(model, Objective(model, cross_entropy), train_batches, validation_loss)

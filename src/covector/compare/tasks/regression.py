@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from covector.compare.tasks.base import Task
+from covector.objective import Objective
 
 __all__ = ["task"]
 
@@ -37,8 +38,7 @@ def task(seed: int = 0) -> Task:
         generator = torch.Generator().manual_seed(seed)
         return (draw(_BATCH, generator) for _ in range(steps))
 
-    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-        return nn.functional.mse_loss(model(batch[0]), batch[1])
+    loss = Objective(model, nn.functional.mse_loss)
 
     @torch.no_grad()
     def validation() -> float:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from covector.compare.tasks.base import Task
 from covector.compare.tasks.charlm import HELD_OUT, characters
+from covector.objective import Objective
 
 __all__ = ["Transformer", "task"]
 
@@ -50,6 +51,10 @@ class Transformer(nn.Module):
         return scores
 
 
+def _cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(scores.flatten(0, 1), targets.flatten())
+
+
 def task(seed: int = 0) -> Task:
     """The transformer with initial weights and an order of batches that are functions of the seed.
 
@@ -71,9 +76,7 @@ def task(seed: int = 0) -> Task:
         last = cut - _CONTEXT - 1
         return (windows(torch.randint(last, (_BATCH,), generator=generator), letters[:cut]) for _ in range(steps))
 
-    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-        return nn.functional.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten())
-
+    loss = Objective(model, _cross_entropy)
     held_out = letters[cut:]
     last = len(held_out) - _CONTEXT - 1
     fixed = windows(torch.arange(_VALIDATION) * (last // _VALIDATION), held_out)

@@ -16,8 +16,8 @@ from covector.language.encoding import IGNORED, Batch, Encoded, Padding, pad_row
 from covector.language.examples import Example
 from covector.language.heads import PREFIX
 from covector.language.metrics import Metric, Scores
-from covector.language.modes import evaluating
 from covector.objective import Objective
+from covector.training.modes import evaluating
 from covector.trees import Params
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from covector.language.encoding import Batch, Encoded, Encoder, Padding, plain_i
 from covector.language.examples import Example
 from covector.language.heads import VerbalizerHead
 from covector.language.metrics import Metric
-from covector.language.modes import evaluating
 from covector.language.tasks.task import TokenizedTask
+from covector.training.modes import evaluating
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
