@@ -76,9 +76,8 @@ def main() -> None:
     last = {k: eigsh(op, k).vectors for k in (1, 10)}
     train(objective, batch, optimizer, 1)
     for k, start in last.items():
-        print(
-            f"top {k} after a step: {eigsh(op, k, start=start).products} products, {eigsh(op, k).products} from nothing"
-        )
+        warm, cold = eigsh(op, k, start=start).products, eigsh(op, k).products
+        print(f"top {k} after a step of training: {warm} products, {cold} from nothing")
 
 
 if __name__ == "__main__":
