@@ -10,6 +10,7 @@ With ``z`` the outputs of a batch, ``N`` predictions of which ``p`` are the prob
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -146,13 +147,17 @@ class Outputs:
             return slopes * ((slopes * tangent).sum(_classes(self.value), keepdim=True) / self.count)
         return slopes.square() * tangent / self.count
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of predictions: rows of class scores that have a target, or single outputs."""
         if self.kind != CROSS_ENTROPY:
             return self.value.numel()
         assert isinstance(self._targets, Tensor)
         return max(1, int((self._targets != -100).sum()))
+
+    def probabilities(self) -> tuple[Tensor, Tensor]:
+        """For cross entropy, the probabilities of the predictions that count (zeros elsewhere), and of all."""
+        return self._once(self._probabilities), self._p
 
     def _probabilities(self) -> Tensor:
         assert isinstance(self._targets, Tensor)

@@ -5,6 +5,7 @@ from covector.landscape.line import barrier, line
 from covector.landscape.monotone import Monotone, monotone
 from covector.landscape.quadratic_regression import QuadraticRegression, Trajectory, taylor, two_parameter
 from covector.landscape.scalar_network import ScalarNetwork
+from covector.landscape.sgd_stability import Stability, stability
 from covector.landscape.sharpness import Sharpness
 from covector.landscape.spectrum import Outliers, near_zero, outliers, spectrum
 from covector.landscape.subspace import DominantSubspace, Placement, fraction, overlap, project
@@ -18,6 +19,7 @@ __all__ = [
     "QuadraticRegression",
     "ScalarNetwork",
     "Sharpness",
+    "Stability",
     "Trajectory",
     "barrier",
     "fraction",
@@ -30,6 +32,7 @@ __all__ = [
     "overlap",
     "project",
     "spectrum",
+    "stability",
     "taylor",
     "two_parameter",
 ]
