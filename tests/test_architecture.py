@@ -57,6 +57,7 @@ EXEMPT: dict[str, list[str]] = {
     "fetches over the network: tests/data does": ["data.get", "data.load"],
     "runs whole experiments: tests/evidence does": ["evidence.run", "evidence.collect"],
     "writes what a whole comparison found: tests/compare does": ["compare.write_report"],
+    "needs a language model: tests/cli has one": ["inspection.subject_from_model"],
     "starts processes: tests/distributed does": ["distributed.hogwild", "distributed.launch"],
     "needs a model and a tokenizer: tests/language has them": [
         "language.Batches",

@@ -31,6 +31,11 @@ class Lanczos(NamedTuple):
         beta: float64 ``[m]``; ``beta[j]`` couples j and j + 1, the last one is the norm of the residual.
         basis: V, orthonormal rows ``[m, n]``.
         residual: the unit vector ``[n]`` that would come next; zero after an exact breakdown.
+
+    >>> from covector.linalg import DenseOperator
+    >>> found = lanczos(DenseOperator(torch.diag(torch.tensor([1.0, 3.0]))), steps=2)
+    >>> [round(value, 4) for value in found.ritz()[0].tolist()]
+    [1.0, 3.0]
     """
 
     alpha: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,8 @@ class GhostNorms:
             loss = objective(batch)
         capture.check(loss)
         edges = capture.edges()
-        found = torch.autograd.grad(loss, [*tensors, *edges], allow_unused=True)
+        targets: list[Any] = [*tensors, *edges]
+        found = torch.autograd.grad(loss, targets, allow_unused=True)
         self.loss = float(loss.detach())
         self.gradient: Params = {
             name: torch.zeros_like(p, requires_grad=False) if g is None else g
