@@ -9,7 +9,7 @@ from covector.linalg.inv_root import inv_root
 from covector.linalg.lyapunov import lyapunov
 from covector.linalg.msign import fast_dtype, msign, msign_with_dual, nuclear_norm
 from covector.linalg.operator import DenseOperator, FunctionOperator, LinearOperator
-from covector.linalg.orthonormalize import orthonormalize
+from covector.linalg.orthonormalize import orthonormalize, reorthonormalize
 from covector.linalg.schedules import polar_express
 from covector.linalg.spectral import power_iteration, symmetric_eigh
 from covector.linalg.sqrtm import inv_sqrtm, sqrtm, sqrtm_residual
@@ -28,6 +28,7 @@ __all__ = [
     "orthonormalize",
     "polar_express",
     "power_iteration",
+    "reorthonormalize",
     "sqrtm",
     "sqrtm_residual",
     "symmetric_eigh",

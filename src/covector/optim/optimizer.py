@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from covector.errors import ArgumentError, CompositionError, CovectorError
 from covector.optim.advance import Factors, advance, same, state_dtype
-from covector.optim.checks import check_nonnegative, check_parameter
+from covector.optim.checks import check_fractions, check_nonnegative, check_parameter, check_positive
 from covector.optim.gather import gather
 from covector.optim.packing import pack
 from covector.optim.slots import Bucket, Constraint, SkipStep, Slots, Transform
@@ -51,6 +51,11 @@ class Optimizer(torch.optim.Optimizer):
     tensor([-0.1000, -0.1000])
     """
 
+    # hyperparameters that check() holds to [0, 1), to at least 0, and to above 0
+    fractions: ClassVar[tuple[str, ...]] = ()
+    nonnegative: ClassVar[tuple[str, ...]] = ()
+    positive: ClassVar[tuple[str, ...]] = ()
+
     def __init__(
         self,
         params: Params,
@@ -77,7 +82,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         """Refuse hyperparameters that cannot work; called for each param group before it is added."""
-        check_nonnegative(group, "lr", "weight_decay")
+        check_nonnegative(group, "lr", "weight_decay", *self.nonnegative)
+        check_positive(group, *self.positive)
+        check_fractions(group, *self.fractions)
         if group["slots"] not in self.slots:
             raise ArgumentError("slots", group["slots"], f"one of {sorted(self.slots)}")
 
