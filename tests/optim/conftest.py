@@ -11,8 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-# what other processes run; it finds its neighbors only there
-collect_ignore = ["ranks.py"]
 
 def start(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
     """A vector, a matrix and a scalar."""

@@ -50,6 +50,8 @@ class ClipNorm:
     tensor([-0.6000, -0.8000])
     """
 
+    parts = True
+
     def __init__(self, max_norm: float, on_nonfinite: str = "raise", shrink: float = SHRINK) -> None:
         if not max_norm > 0.0:
             raise ArgumentError("max_norm", max_norm, "a number above 0")

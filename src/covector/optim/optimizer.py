@@ -14,6 +14,7 @@ from covector.optim.advance import Factors, advance, same, state_dtype
 from covector.optim.checks import check_fractions, check_nonnegative, check_parameter, check_positive
 from covector.optim.gather import gather
 from covector.optim.packing import pack
+from covector.optim.sharded import deal, shard_like
 from covector.optim.slots import Bucket, Constraint, SkipStep, Slots, Transform
 
 __all__ = ["Optimizer", "Updates"]
@@ -145,12 +146,13 @@ class Optimizer(torch.optim.Optimizer):
                 self._move(bucket, bucket.params)
                 if self.constraint is not None:
                     self.constraint.project_(bucket.params)
+                deal(bucket.params, bucket.owners)
                 continue
             out = [torch.empty_like(p) for p in bucket.params]
             self._move(bucket, out)
             if self.constraint is not None:
                 self._shorten(bucket.params, out)
-            updates.update(zip(bucket.params, out, strict=True))
+            updates.update(zip(bucket.owners, map(shard_like, out, bucket.owners), strict=True))
 
     def _prepare(self, buckets: list[Bucket], loss: Any) -> None:
         """Let transforms and scales see the whole model."""
@@ -165,7 +167,7 @@ class Optimizer(torch.optim.Optimizer):
     def _rewind(self, buckets: list[Bucket]) -> None:
         """Undo the count of a step that is not taken."""
         for bucket in buckets:
-            for param, state in zip(bucket.params, bucket.states, strict=True):
+            for param, state in zip(bucket.owners, bucket.states, strict=True):
                 state["step"] -= 1
                 if not state["step"]:
                     del self.state[param]
@@ -180,7 +182,11 @@ class Optimizer(torch.optim.Optimizer):
 
     def _buckets(self) -> list[Bucket]:
         """Parameters that have a gradient, checked, by what steps together; their step counts advanced."""
-        return gather(self.param_groups, self.slots, self.state, self.initial_state)
+        return gather(self.param_groups, self.slots, self.state, self.initial_state, self.parts)
+
+    def parts(self, slots: Slots) -> bool:
+        """Whether a process may step its part of a sharded tensor by itself; if not, tensors are gathered whole."""
+        return slots.elementwise and all(getattr(transform, "parts", False) for transform in self.transforms)
 
     def initial_state(self, slots: Slots, param: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         """State of a parameter before its first step; in a basis, the rule's tensors come with its first gradient."""
