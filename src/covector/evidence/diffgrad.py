@@ -65,8 +65,8 @@ def published(budget: Budget) -> tuple[list[Finding], list[Path]]:
         for name, function in FUNCTIONS.items():
             adam, ours = (function(follow(make, name, rates)) for make in (Adam, DiffGrad))
             ends[name] = float(ours[-1, 0]), float(adam[-1, 0]), float(adam[-1, 1])
-            axes.semilogy(ours[:, 0] + 1e-10, label=f"{name}, diffGrad")
-            axes.semilogy(adam[:, 0] + 1e-10, "--", label=f"{name}, Adam")
+            (line,) = axes.semilogy(ours[:, 0] + 1e-10, label=f"{name}, diffGrad")
+            axes.semilogy(adam[:, 0] + 1e-10, "--", color=line.get_color(), label=f"{name}, Adam")
     note = "learning rate 0.1, b1 0.95, 300 steps from -1; final values of diffGrad, Adam, Adam at 0.05: " + "; ".join(
         f"{name} {ours:.1e}, {adam:.1e}, {half:.1e}" for name, (ours, adam, half) in ends.items()
     )
