@@ -69,7 +69,7 @@ def finish(axes: Axes) -> None:
     legend = axes.legend(framealpha=0.9, edgecolor="none")
     drawn = axes.figure
     drawn.draw_without_rendering()  # type: ignore[union-attr]  # a figure, not a subfigure
-    box = legend.get_window_extent()
+    box = legend.get_window_extent().padded(4)
     if any(line.get_transform().transform_path(line.get_path()).intersects_bbox(box, False) for line in axes.lines):
         legend.remove()
         drawn.set_size_inches(drawn.get_figwidth() + box.width / drawn.dpi, drawn.get_figheight())  # type: ignore[union-attr]
