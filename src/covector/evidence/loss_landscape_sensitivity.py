@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +150,8 @@ def bars(path: Path, columns: dict[str, Tensor], names: list[str]) -> None:
         for k, (name, values) in enumerate(columns.items()):
             places = [i + (k - (len(columns) - 1) / 2) * width for i in range(len(values))]
             axes.bar(places, (values / values.max()).tolist(), width, label=name)
-        slanted = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 3 else {}
+        slanted: dict[str, Any] = (
+            {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 3 else {}
+        )
         axes.set_xticks(range(len(names)), names, **slanted)
         axes.set_ylim(0, 1.25)  # room for the legend
