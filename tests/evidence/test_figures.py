@@ -39,3 +39,26 @@ def test_nothing_is_written_when_drawing_fails(tmp_path):
     with pytest.raises(ZeroDivisionError), figure(tmp_path / "a.svg"):
         raise ZeroDivisionError
     assert not (tmp_path / "a.svg").exists()
+
+
+def test_a_legend_for_which_there_is_no_room_stands_beside_the_axes(tmp_path):
+    with figure(tmp_path / "full.svg", size=(4.0, 3.0)) as full:
+        for k in range(12):
+            full.plot([0, 1], [k, 11 - k], label=f"method {k}")
+    with figure(tmp_path / "room.svg", size=(4.0, 3.0)) as room:
+        room.plot([0, 1], [0, 1], label="method")
+    assert full.get_legend() is None
+    assert len(full.figure.legends) == 1
+    assert full.figure.get_figwidth() > 4.0
+    assert room.figure.get_figwidth() == 4.0
+
+
+def test_ticks_of_steps_are_whole_and_those_of_a_short_logarithmic_axis_plain(tmp_path):
+    with figure(tmp_path / "a.svg") as axes:
+        axes.semilogy([1, 2, 3, 4], [2.0, 1.5, 1.3, 1.2])
+    axes.figure.draw_without_rendering()
+    across = [label.get_text() for label in axes.get_xticklabels()]
+    up = [label.get_text() for label in axes.get_yticklabels(which="both") if label.get_text()]
+    assert all(float(text).is_integer() for text in across)
+    assert len(up) >= 3
+    assert all(0.5 < float(text) < 3.0 for text in up)

@@ -195,3 +195,19 @@ def test_two_ranks_keep_the_same_parameters(monkeypatch: pytest.MonkeyPatch) -> 
     one, other = launch(importlib.import_module("ranks").digests, 2)
     assert list(one) == list(CLASSES)
     assert one == other
+
+
+@pytest.mark.processes
+def test_sharded_parameters_step_as_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    one, other = launch(importlib.import_module("ranks").sharded, 2)
+    assert one == other
+    assert set(EXPORTED) < set(one)
+    assert {name: error for name, error in one.items() if not error < 1e-6} == {}
+
+
+@pytest.mark.processes
+def test_states_of_elementwise_rules_are_sharded_and_those_of_matrices_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    count = 8 * FEATURES
+    assert launch(importlib.import_module("ranks").shares, 2) == [{"AdamW": [count // 2] * 2, "Muon": [count]}] * 2

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from covector.errors import ArgumentError, require_extra
 
-__all__ = ["Grid", "Optuna", "Tuner", "make_tuner"]
+__all__ = ["Grid", "Listed", "Optuna", "Tuner", "make_tuner", "search"]
+
+T = TypeVar("T")
 
 
 _LONGEST = 2.0  # a factor of 4
@@ -137,6 +140,71 @@ class Optuna:
         state = None if math.isfinite(value) else optuna.trial.TrialState.FAIL
         self.study.tell(self._open.pop(lr), None if state else value, state=state)
         self.tried[lr] = value
+
+
+class Listed:
+    """The learning rates of a list, in its order; then, while the best is at an edge, the next power of two beyond.
+
+    Args:
+        rates: the list.
+        budget: learning rates in all, default those of the list.
+
+    >>> tuner = Listed([1.0, 2.0], budget=4)
+    >>> _, found = search(tuner, lambda lr: (lr - 7.0) ** 2)
+    >>> list(found), tuner.at_edge
+    ([1.0, 2.0, 4.0, 8.0], True)
+    """
+
+    def __init__(self, rates: Sequence[float], budget: int | None = None) -> None:
+        self.rates = list(rates)
+        self.budget = len(self.rates) if budget is None else budget
+        self.tried: dict[float, float] = {}
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the best is the smallest or largest that was tried."""
+        return not self.tried or self._best() in (min(self.tried), max(self.tried))
+
+    def ask(self) -> list[float]:
+        """The learning rates to try now; none when the budget is spent."""
+        if not self.tried:
+            return self.rates
+        if len(self.tried) >= self.budget or not self.at_edge:
+            return []
+        return [self._best() / 2 if self._best() == min(self.tried) else self._best() * 2]
+
+    def tell(self, lr: float, value: float) -> None:
+        """The loss at a learning rate; infinite where it diverged."""
+        self.tried[lr] = value
+
+    def _best(self) -> float:
+        return min(self.tried, key=self.tried.__getitem__)
+
+
+def search(
+    tuner: Tuner, trial: Callable[[float], T], loss: Callable[[T], float] | None = None
+) -> tuple[float, dict[float, T]]:
+    """Try what a tuner asks for, one after another in this process.
+
+    Args:
+        tuner: proposes learning rates.
+        trial: what comes of one.
+        loss: what to make small in it; default the number itself.
+
+    Returns:
+        The best learning rate, the first of equals, and what came of each.
+
+    >>> search(Listed([0.1, 0.3, 1.0]), lambda lr: abs(lr - 0.4))[0]
+    0.3
+    """
+    found: dict[float, T] = {}
+    losses: dict[float, float] = {}
+    while rates := tuner.ask():
+        for lr in rates:
+            found[lr] = trial(lr)
+            losses[lr] = loss(found[lr]) if loss else float(found[lr])  # type: ignore[arg-type]
+            tuner.tell(lr, losses[lr])
+    return min(losses, key=losses.__getitem__), found
 
 
 def make_tuner(name: str, start: float, budget: int) -> Tuner:

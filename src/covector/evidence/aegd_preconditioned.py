@@ -118,8 +118,8 @@ def optimal_design(budget: Budget) -> tuple[list[Finding], Path]:
     path = budget.path("duality-gap-of-the-design.svg")
     with figure(path, x="step", y="duality gap") as axes:
         for lr in rates:
-            axes.semilogy(energetic[lr], label=f"AEPG, lr {lr:g}")
-            axes.semilogy(plain[lr], "--", label=f"without energy, lr {lr:g}")
+            (line,) = axes.semilogy(energetic[lr], label=f"AEPG, lr {lr:g}")
+            axes.semilogy(plain[lr], "--", color=line.get_color(), label=f"without energy, lr {lr:g}")
     best, other = (min((g[-1] for g in runs.values() if g[-1] == g[-1]), default=1e9) for runs in (energetic, plain))
     left = {
         name: sum(g[-1] != g[-1] for g in runs.values()) for name, runs in (("with", energetic), ("without", plain))

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from covector.evidence.budget import Budget
-from covector.evidence.experiments.digits import Digits
-from covector.evidence.experiments.tuned import compare
+from covector.evidence.experiments.tuned import beside_adam
 from covector.evidence.figures import figure
 from covector.evidence.findings import Evidence, Finding
 from covector.evidence.registry import paper
@@ -104,14 +103,9 @@ def stochastic(budget: Budget) -> Finding:
 
 def digits_finding(budget: Budget) -> Finding:
     """Training loss, each method at its best learning rate."""
-    seeds, steps = budget.choose(smoke=([0], 40), full=([0, 1, 2], 300))
-    grid = budget.choose(smoke=[1e-2], full=[1e-3, 3e-3, 1e-2, 3e-2])
-    makes = {"Adam": (lambda p, lr: Adam(p, lr=lr), grid), "AMSGrad": (lambda p, lr: AMSGrad(p, lr=lr), grid)}
-    best = compare(Digits.load(), makes, seeds, steps)
-    ours, theirs = best["AMSGrad"], best["Adam"]
+    ours, theirs, setting = beside_adam(budget, "AMSGrad", lambda p, lr: AMSGrad(p, lr=lr))
     return Finding(
         "AMSGrad trains a network to a lower loss", "slightly lower", ours.loss, theirs.loss, "training loss",
         ours.loss < 0.98 * theirs.loss if budget.name == "full" else None,
-        f"digits, 64-64-10, {steps} steps, constant rates, {len(seeds)} seed(s), best of {len(grid)}: AMSGrad "
-        f"{ours.lr:g}, Adam {theirs.lr:g}; accuracy {ours.accuracy:.4f} and {theirs.accuracy:.4f}; holds beyond 2 %",
+        f"{setting}; accuracy {ours.accuracy:.4f} and {theirs.accuracy:.4f}; holds beyond 2 %",
     )  # fmt: skip

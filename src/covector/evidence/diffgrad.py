@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from covector.evidence.budget import Budget
-from covector.evidence.experiments.digits import Digits
-from covector.evidence.experiments.tuned import compare
+from covector.evidence.experiments.tuned import beside_adam
 from covector.evidence.figures import figure
 from covector.evidence.findings import Evidence, Finding
 from covector.evidence.registry import paper
@@ -66,8 +65,8 @@ def published(budget: Budget) -> tuple[list[Finding], list[Path]]:
         for name, function in FUNCTIONS.items():
             adam, ours = (function(follow(make, name, rates)) for make in (Adam, DiffGrad))
             ends[name] = float(ours[-1, 0]), float(adam[-1, 0]), float(adam[-1, 1])
-            axes.semilogy(ours[:, 0] + 1e-10, label=f"{name}, diffGrad")
-            axes.semilogy(adam[:, 0] + 1e-10, "--", label=f"{name}, Adam")
+            (line,) = axes.semilogy(ours[:, 0] + 1e-10, label=f"{name}, diffGrad")
+            axes.semilogy(adam[:, 0] + 1e-10, "--", color=line.get_color(), label=f"{name}, Adam")
     note = "learning rate 0.1, b1 0.95, 300 steps from -1; final values of diffGrad, Adam, Adam at 0.05: " + "; ".join(
         f"{name} {ours:.1e}, {adam:.1e}, {half:.1e}" for name, (ours, adam, half) in ends.items()
     )
@@ -103,14 +102,9 @@ def over_rates(budget: Budget) -> Finding:
 
 def digits_finding(budget: Budget) -> Finding:
     """Held-out accuracy, each method at its best learning rate."""
-    seeds, steps = budget.choose(smoke=([0], 40), full=([0, 1, 2], 300))
-    grid = budget.choose(smoke=[1e-2], full=[1e-3, 3e-3, 1e-2, 3e-2])
-    makes = {"Adam": (lambda p, lr: Adam(p, lr=lr), grid), "diffGrad": (lambda p, lr: DiffGrad(p, lr=lr), grid)}
-    best = compare(Digits.load(), makes, seeds, steps)
-    ours, theirs = best["diffGrad"], best["Adam"]
+    ours, theirs, setting = beside_adam(budget, "diffGrad", lambda p, lr: DiffGrad(p, lr=lr))
     return Finding(
         "diffGrad generalizes better than Adam", "about a percent on CIFAR-10", ours.accuracy, theirs.accuracy,
         "held-out accuracy", ours.accuracy > theirs.accuracy + 0.005 if budget.name == "full" else None,
-        f"digits, 64-64-10, {steps} steps, {len(seeds)} seed(s), best of {len(grid)} learning rates by training loss: "
-        f"diffGrad {ours.lr:g}, Adam {theirs.lr:g}; holds beyond 0.005",
+        f"{setting}; holds beyond 0.005",
     )  # fmt: skip

@@ -11,6 +11,7 @@ import functools
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -241,7 +242,9 @@ def _draw_bytes(path: Path, measured: dict[str, Bytes]) -> Path:
             axes.barh(names, values, left=start, label=label, height=0.6)
             start = values
         for row, found in enumerate(measured.values()):
-            axes.text(found.both, row, f" {found.both:,.0f}", va="center", backgroundcolor="white", fontsize=9)
+            beside: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
+            white = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            axes.annotate(f"{found.both:,.0f}", (found.both, row), **beside, bbox=white)
         axes.axvline(17_988, color=COLORS[6], linewidth=1, linestyle=":", label="17,988: the paper's count")
         axes.invert_yaxis()
         axes.margins(x=0.12)

@@ -31,7 +31,9 @@ def figure(
         size: width and height in inches.
 
     Yields:
-        The axes. A legend is added when anything that was drawn has a label.
+        The axes. A legend is added when anything that was drawn has a label: beside the axes, with the figure as much
+        wider, where there is no room for it between the curves. Ticks of steps are whole, those of a logarithmic axis
+        that spans little are plain numbers.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "loss-by-step.svg"
@@ -45,17 +47,54 @@ def figure(
     from matplotlib.figure import Figure
 
     # a fixed salt and no date make the same drawing the same bytes
-    with rc_context({"axes.prop_cycle": _cycle(), "svg.hashsalt": "covector", "font.size": 10}):
+    with rc_context(
+        {"axes.prop_cycle": _cycle(), "svg.hashsalt": "covector", "font.size": 10, "axes.formatter.useoffset": False}
+    ):
         canvas = FigureCanvasAgg(Figure(figsize=size, layout="constrained"))
         axes = canvas.figure.add_subplot(title=title, xlabel=x, ylabel=y)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, linewidth=0.6)
         yield axes
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(framealpha=0.9, edgecolor="none")  # readable where it must lie over what is drawn
+        finish(axes)
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"Date": None} if path.suffix == ".svg" else None
         canvas.figure.savefig(path, dpi=144, metadata=metadata)
+
+
+def finish(axes: Axes) -> None:
+    """Ticks and the legend, by what was drawn."""
+    readable_ticks(axes)
+    if not axes.get_legend_handles_labels()[0]:
+        return
+    legend = axes.legend(framealpha=0.9, edgecolor="none")
+    drawn = axes.figure
+    drawn.draw_without_rendering()  # type: ignore[union-attr]  # a figure, not a subfigure
+    box = legend.get_window_extent().padded(4)
+    if any(line.get_transform().transform_path(line.get_path()).intersects_bbox(box, False) for line in axes.lines):
+        legend.remove()
+        drawn.set_size_inches(drawn.get_figwidth() + box.width / drawn.dpi, drawn.get_figheight())  # type: ignore[union-attr]
+        drawn.legend(loc="outside right upper", edgecolor="none")
+
+
+def readable_ticks(axes: Axes) -> None:
+    """Whole numbers on an axis of whole numbers, plain ones on a logarithmic axis of less than two decades."""
+    from matplotlib import ticker
+
+    for axis, data in ((axes.xaxis, "get_xdata"), (axes.yaxis, "get_ydata")):
+        low, high = sorted(axis.get_view_interval())
+        locator = axis.get_major_locator()
+        plain = axis.get_scale() == "log" and getattr(axis.get_transform(), "base", 10) == 10 and high < 100 * low
+        if plain and isinstance(locator, ticker.LogLocator):
+            axis.set_major_locator(ticker.MaxNLocator(5) if high < 4 * low else ticker.LogLocator(subs=(1, 2, 5)))
+        if plain or axis.get_scale() == "symlog":
+            axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+            axis.set_minor_formatter(ticker.NullFormatter())
+        elif isinstance(locator, ticker.AutoLocator):
+            values = [float(v) for line in axes.lines for v in getattr(line, data)(orig=False)]
+            if values and all(value.is_integer() for value in values):
+                axis.set_major_locator(
+                    ticker.MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10], min_n_ticks=1)
+                )
 
 
 def _cycle() -> object:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from covector.compare.tuning import Listed, search
 from covector.evidence.budget import Budget
 from covector.evidence.experiments.asynchronous import parallel_part
 from covector.evidence.experiments.digits import Digits
@@ -59,14 +61,17 @@ def tune(budget: Budget) -> tuple[dict[str, float], dict[str, Tensor]]:
     grid = [10.0**k for k in range(-4, 1)]
     rates, paths = {}, {}
     for name in METHODS:
-        tried = {lr: walk(BEALE, make(name, lr), LIMIT) for lr in budget.choose(smoke=[FOUND[name]], full=grid)}
-        # those that arrive before those that stay in sight, by their steps, and then by where they end
-        order = {
-            lr: (not there, len(path), distance(path)) for lr, (path, there) in tried.items() if distance(path) < 9
-        }
-        rates[name] = min(order, key=lambda lr: order[lr])
+        tuner = Listed(budget.choose(smoke=[FOUND[name]], full=grid))
+        rates[name], tried = search(tuner, lambda lr, name=name: walk(BEALE, make(name, lr), LIMIT), late)  # type: ignore[misc]
         paths[name] = tried[rates[name]][0]
     return rates, paths
+
+
+def late(walked: tuple[Tensor, bool]) -> float:
+    """Orders walks: those that arrive before those that stay in sight, by their steps, and then by where they end."""
+    path, there = walked
+    away = distance(path) / 9
+    return math.inf if not away < 1 else len(path) + away + (0 if there else 2 * LIMIT)
 
 
 def distance(path: Tensor) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from covector.compare.tuning import Listed, search
 from covector.evidence.budget import Budget
 from covector.evidence.figures import COLORS, figure
 from covector.evidence.findings import Evidence, Finding
@@ -92,8 +93,8 @@ class Table:
 
     def _score(self, name: str) -> Score:
         grid = FULL_RANK_RATES if name == FULL_RANK else RATES
-        tried = {rate: self._run(name, rate, self.seeds[0]) for rate in (grid if self.full else grid[2:3])}
-        best = min(tried, key=lambda rate: tried[rate])
+        tuner = Listed(grid if self.full else grid[2:3])
+        best, tried = search(tuner, lambda rate: self._run(name, rate, self.seeds[0]))
         return Score(best, [tried[best], *(self._run(name, best, seed) for seed in self.seeds[1:])])
 
     def _run(self, name: str, rate: float, seed: int) -> float:

@@ -14,7 +14,7 @@ from covector.linalg.lyapunov import lyapunov
 from covector.linalg.msign import fast_dtype, msign, msign_with_dual, nuclear_norm
 from covector.linalg.nystrom import Nystrom, nystrom
 from covector.linalg.operator import DenseOperator, FunctionOperator, LinearOperator
-from covector.linalg.orthonormalize import orthonormalize
+from covector.linalg.orthonormalize import orthonormalize, reorthonormalize
 from covector.linalg.schedules import polar_express
 from covector.linalg.slq import Spectrum, slq
 from covector.linalg.solve import Solution, cg, minres
@@ -51,6 +51,7 @@ __all__ = [
     "orthonormalize",
     "polar_express",
     "power_iteration",
+    "reorthonormalize",
     "shifted_solves",
     "slq",
     "sqrtm",

@@ -8,7 +8,7 @@ from torch import Tensor
 from covector.errors import ArgumentError
 from covector.linalg.checks import check_choice, check_finite, check_matrix, working_dtype
 
-__all__ = ["orthonormalize"]
+__all__ = ["orthonormalize", "reorthonormalize"]
 
 
 def orthonormalize(matrix: Tensor, method: str = "auto", *, check: bool = True) -> Tensor:
@@ -48,6 +48,15 @@ def orthonormalize(matrix: Tensor, method: str = "auto", *, check: bool = True) 
         method = "cholesky" if matrix.device.type == "cuda" else "qr"
     a = matrix.to(working_dtype(matrix))
     return (_qr(a) if method == "qr" else _cholesky(a)).to(matrix.dtype)
+
+
+def reorthonormalize(basis: Tensor) -> Tensor:
+    """Take the rounding out of a nearly orthonormal basis ``[..., m, r]`` by one Newton-Schulz step; its span stays.
+
+    >>> reorthonormalize(torch.tensor([[1.001], [0.0]])).flatten()
+    tensor([1.0000, 0.0000])
+    """
+    return 1.5 * basis - 0.5 * (basis @ (basis.mT @ basis))
 
 
 def _qr(a: Tensor) -> Tensor:

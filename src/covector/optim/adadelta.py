@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import Tensor
 
-from covector.optim.checks import check_fractions, check_positive
 from covector.optim.operations import sqrt
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
@@ -58,6 +57,9 @@ class Adadelta(Optimizer):
     tensor([-1.4142])
     """
 
+    fractions = ("rho",)
+    positive = ("eps",)
+
     def __init__(
         self,
         params: Params,
@@ -69,8 +71,3 @@ class Adadelta(Optimizer):
     ) -> None:
         options = {"decoupled": False, "rho": rho, "eps": eps, **options}
         super().__init__(params, Slots(ADADELTA), lr, weight_decay=weight_decay, **options)
-
-    def check(self, group: Mapping[str, Any]) -> None:
-        super().check(group)
-        check_fractions(group, "rho")
-        check_positive(group, "eps")

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from covector.optim.checks import check_form, check_nonnegative
+from covector.optim.checks import check_form
 from covector.optim.operations import sqrt
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
@@ -61,6 +61,8 @@ class Adagrad(Optimizer):
     tensor([-0.5000,  0.5000])
     """
 
+    nonnegative = ("lr_decay", "initial_accumulator_value", "eps")
+
     def __init__(
         self,
         params: Params,
@@ -79,4 +81,3 @@ class Adagrad(Optimizer):
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
         check_form(group)
-        check_nonnegative(group, "lr_decay", "initial_accumulator_value", "eps")

@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor
 
-from covector.optim.checks import check_fractions, check_nonnegative
 from covector.optim.operations import sqrt
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
@@ -57,6 +56,9 @@ class Adam(Optimizer):
     >>> optimizer.step()
     """
 
+    fractions = ("betas",)
+    nonnegative = ("eps",)
+
     def __init__(
         self,
         params: Params,
@@ -68,11 +70,6 @@ class Adam(Optimizer):
     ) -> None:
         options = {"decoupled": False, **options}
         super().__init__(params, Slots(ADAM), lr, weight_decay=weight_decay, betas=betas, eps=eps, **options)
-
-    def check(self, group: Mapping[str, Any]) -> None:
-        super().check(group)
-        check_fractions(group, "betas")
-        check_nonnegative(group, "eps")
 
 
 class AdamW(Adam):

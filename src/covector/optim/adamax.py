@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from covector.optim.checks import check_form, check_fractions, check_nonnegative
+from covector.optim.checks import check_form
 from covector.optim.operations import maximum
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
@@ -65,6 +65,9 @@ class AdaMax(Optimizer):
     tensor([-0.5000,  0.5000])
     """
 
+    fractions = ("betas",)
+    nonnegative = ("eps",)
+
     def __init__(
         self,
         params: Params,
@@ -81,5 +84,3 @@ class AdaMax(Optimizer):
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
         check_form(group)
-        check_fractions(group, "betas")
-        check_nonnegative(group, "eps")

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from covector.errors import ArgumentError
-from covector.optim.checks import check_fractions, check_nonnegative
 from covector.optim.operations import sqrt
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
@@ -114,6 +113,9 @@ class AdEMAMix(Optimizer):
     tensor([-1.0000,  1.0000])
     """
 
+    fractions = ("betas",)
+    nonnegative = ("alpha", "eps")
+
     def __init__(
         self,
         params: Params,
@@ -136,8 +138,6 @@ class AdEMAMix(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
-        check_fractions(group, "betas")
-        check_nonnegative(group, "alpha", "eps")
         if len(group["betas"]) != 3:
             raise ArgumentError("betas", group["betas"], "three numbers")
         if group["betas"][2] < group["betas"][0]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from covector.kernels import backend
 from covector.optim.operations import Many
 from covector.optim.rule import Rule
+from covector.optim.sharded import any_sharded, local
 
 __all__ = ["Factors", "advance", "native_fits", "same", "state_dtype"]
 
@@ -59,6 +60,8 @@ def advance(
     if not params:
         return
     columns = [params, grads, out, *states]
+    if any_sharded(params):
+        params, grads, out, *states = columns = [list(map(local, column)) for column in columns]
     if _native(columns):
         from covector.optim.native import run
 

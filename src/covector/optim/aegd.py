@@ -20,7 +20,6 @@ from torch import Tensor
 
 from covector.errors import ArgumentError, NonFiniteError, UnsupportedError
 from covector.optim.advance import state_dtype
-from covector.optim.checks import check_fractions
 from covector.optim.metrics import Euclidean, Metric
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
@@ -126,6 +125,8 @@ class AEGD(Optimizer):
     True
     """
 
+    fractions = ("momentum",)
+
     def __init__(
         self,
         params: Params,
@@ -148,7 +149,6 @@ class AEGD(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
-        check_fractions(group, "momentum")
         _check_capturable(group)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from covector.errors import ArgumentError
 from covector.optim.adam import ADAM, adam
-from covector.optim.checks import check_form, check_fractions, check_nonnegative
+from covector.optim.checks import check_form
 from covector.optim.operations import maximum, sqrt
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
@@ -83,6 +83,9 @@ class AMSGrad(Optimizer):
 
     rule = AMSGRAD
 
+    fractions = ("betas",)
+    nonnegative = ("eps",)
+
     def __init__(
         self,
         params: Params,
@@ -103,8 +106,6 @@ class AMSGrad(Optimizer):
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
         check_form(group)
-        check_fractions(group, "betas")
-        check_nonnegative(group, "eps")
         if not 0.0 < group["b1_decay"] <= 1.0:
             raise ArgumentError("b1_decay", group["b1_decay"], "a number in (0, 1]")
         if group["second"] not in ("ema", "mean"):

@@ -17,7 +17,6 @@ from typing import Any
 from torch import Tensor
 
 from covector.errors import ArgumentError
-from covector.optim.checks import check_fractions, check_nonnegative
 from covector.optim.operations import sigmoid, sqrt
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
@@ -85,6 +84,9 @@ class DiffGrad(Optimizer):
     tensor([-1.0000, -0.5000])
     """
 
+    fractions = ("betas",)
+    nonnegative = ("eps",)
+
     def __init__(
         self,
         params: Params,
@@ -107,5 +109,3 @@ class DiffGrad(Optimizer):
         if group["scale"] not in self.slots:
             raise ArgumentError("scale", group["scale"], "'absolute' or 'relative'")
         super().check(group)
-        check_fractions(group, "betas")
-        check_nonnegative(group, "eps")

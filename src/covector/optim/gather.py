@@ -14,6 +14,7 @@ from torch import Tensor
 
 from covector.optim.checks import check_gradients, check_states
 from covector.optim.packing import pack
+from covector.optim.sharded import any_sharded, whole
 from covector.optim.slots import Bucket, Slots
 
 __all__ = ["gather"]
@@ -26,6 +27,7 @@ def gather(
     slots: Mapping[str, Slots],
     state: Mapping[Any, Any],
     initial_state: InitialState,
+    parts: Callable[[Slots], bool],
 ) -> list[Bucket]:
     """The buckets of a step, their step counts advanced.
 
@@ -34,6 +36,7 @@ def gather(
         slots: compositions by name.
         state: of each parameter, made where it is asked for first; may hold what is ``"shared"``.
         initial_state: fills the state of a parameter before its first step.
+        parts: whether a composition may step a part of a tensor by itself; others see sharded ones whole.
 
     Raises:
         UnsupportedError: a gradient is sparse or of another dtype.
@@ -48,9 +51,12 @@ def gather(
     found = []
     for (group, params, grads), kinds, counts in zip(live, dtypes, sizes, strict=True):
         chosen = slots[group["slots"]]
-        states = _states(params, state, initial_state, chosen, group)
+        seen = params
+        if any_sharded(params) and not parts(chosen):
+            seen, grads = list(map(whole, params)), list(map(whole, grads))
+        states = _states(params, seen, state, initial_state, chosen, group)
         check_states(params, states, chosen.whole, counts)
-        found += _split(Bucket(group, chosen, params, grads, states, 0, [], shared), kinds)
+        found += _split(Bucket(group, chosen, seen, grads, states, 0, [], shared, {}, params), kinds)
     for bucket in found:
         _advance(bucket)
     return found
@@ -65,35 +71,40 @@ def _with_gradients(params: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor
 
 
 def _states(
-    params: list[Tensor], state: Mapping[Any, Any], initial: InitialState, slots: Slots, group: Mapping[str, Any]
+    params: list[Tensor],
+    seen: list[Tensor],
+    state: Mapping[Any, Any],
+    initial: InitialState,
+    slots: Slots,
+    group: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     states: list[dict[str, Any]] = [state[p] for p in params]
     if not all(states):
-        fresh = [(param, own) for param, own in zip(params, states, strict=True) if not own]
+        fresh = [(param, own) for param, own in zip(seen, states, strict=True) if not own]
         for param, own in fresh:
             own.update(initial(slots, param, group))
         pack([own for _, own in fresh], slots.rule.states)
     return states
 
 
-def _split(whole: Bucket, dtypes: list[torch.dtype]) -> list[Bucket]:
+def _split(together: Bucket, dtypes: list[torch.dtype]) -> list[Bucket]:
     """A group's parameters by dtype, device and step count."""
-    group, params = whole.group, whole.params
-    whole.signs = [-1.0 if group["maximize"] else 1.0] * len(params)
-    counts = [0] * len(params) if group["capturable"] else [state["step"] for state in whole.states]
+    group, params = together.group, together.params
+    together.signs = [-1.0 if group["maximize"] else 1.0] * len(params)
+    counts = [0] * len(params) if group["capturable"] else [state["step"] for state in together.states]
     marks = dtypes, [p.device for p in params], counts
     if all(len(set(column)) < 2 for column in marks):
-        return [whole] if params else []
+        return [together] if params else []
     places: dict[tuple[Any, ...], list[int]] = {}
     for place, mark in enumerate(zip(*marks, strict=True)):
         places.setdefault(mark, []).append(place)
-    return [
-        Bucket(
-            group, whole.slots, [whole.params[i] for i in some], [whole.grads[i] for i in some],
-            [whole.states[i] for i in some], 0, whole.signs[: len(some)], whole.shared,
-        )
-        for some in places.values()
-    ]  # fmt: skip
+    columns: tuple[list[Any], ...] = together.params, together.grads, together.states, together.owners
+    found = []
+    for some in places.values():
+        own, grads, states, owners = ([column[i] for i in some] for column in columns)
+        signs = together.signs[: len(some)]
+        found.append(Bucket(group, together.slots, own, grads, states, 0, signs, together.shared, owners=owners))
+    return found
 
 
 def _advance(bucket: Bucket) -> None:

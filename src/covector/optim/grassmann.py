@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from covector.linalg.orthonormalize import orthonormalize, reorthonormalize
+
 __all__ = ["captured_energy", "geodesic", "leading", "principal_angles", "random_point", "tangent", "track", "walk"]
 
 
@@ -27,8 +29,7 @@ def random_point(normal: Tensor) -> Tensor:
     >>> torch.allclose(s.T @ s, torch.eye(2), atol=1e-5)
     True
     """
-    s: Tensor = torch.linalg.qr(normal)[0].contiguous()
-    return s
+    return orthonormalize(normal, check=False).contiguous()
 
 
 def tangent(s: Tensor, direction: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ def geodesic(s: Tensor, u: Tensor, angles: Tensor, v: Tensor) -> Tensor:
     tensor([[0.8660],
             [0.5000]])
     """
-    return _orthonormal(s + (s @ v * (angles.cos() - 1) + u * angles.sin()) @ v.mT)
+    return reorthonormalize(s + (s @ v * (angles.cos() - 1) + u * angles.sin()) @ v.mT)
 
 
 def walk(s: Tensor, normal: Tensor, angle: float) -> Tensor:
@@ -112,8 +113,3 @@ def captured_energy(s: Tensor, matrix: Tensor) -> Tensor:
     g = matrix.flatten(1)
     g = g if g.shape[0] <= g.shape[1] else g.mT
     return (s.mT @ g).square().sum() / g.square().sum()
-
-
-def _orthonormal(s: Tensor) -> Tensor:
-    """Remove the rounding of a nearly orthonormal basis by one Newton-Schulz step, which keeps its span."""
-    return 1.5 * s - 0.5 * (s @ (s.mT @ s))

@@ -11,17 +11,16 @@ how the subspace is renewed and in what is done about its change (:mod:`covector
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from covector.errors import ArgumentError
 from covector.optim.adam import ADAM
-from covector.optim.checks import check_fractions, check_nonnegative
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.roles import Roles, grouped
 from covector.optim.slots import Slots
-from covector.optim.subspace import GradientSubspace, Renewal
+from covector.optim.subspace import GradientSubspace
 
 __all__ = ["GaLore", "GrassJump", "GrassWalk", "SubspaceAdam"]
 
@@ -35,18 +34,17 @@ class SubspaceAdam(Optimizer):
         lr: learning rate of the matrices, default 1e-2.
         adam_lr: learning rate of the other parameters, default as ``lr``.
         rank: dimensions of the subspace, default 128.
-        update: ``"svd"``, ``"walk"``, ``"jump"`` or ``"track"``, see :class:`GradientSubspace`.
         interval: steps between renewals, default 200.
         angle: radians of a geodesic step.
-        adaptive: transport the moments at a renewal.
-        recover: add what lies outside the subspace.
-        growth: by how much that part may grow in a step.
-        scale: factor of the part inside the subspace.
+        growth: by how much the part outside the subspace may grow in a step.
         betas: decay of the two averages.
         eps: added to the root, default 1e-6.
         weight_decay: strength, decoupled by default.
         seed: of random subspaces.
-        options: as for :class:`~covector.optim.Optimizer`.
+        options: ``update``: ``"svd"`` (the default), ``"walk"``, ``"jump"`` or ``"track"``, see
+            :class:`GradientSubspace`; ``adaptive``: transport the moments at a renewal, default true; ``recover``: add
+            what lies outside the subspace, default true; ``scale``: factor of the part inside, default 1; and those of
+            :class:`~covector.optim.Optimizer`. What a preset fixes in ``preset`` are defaults of these.
 
     Raises:
         ArgumentError: a hyperparameter out of range, or ``capturable``, since a renewal is the host's decision.
@@ -61,30 +59,29 @@ class SubspaceAdam(Optimizer):
     [('subspace', 0.01, 1), ('adam', 0.001, 3)]
     """
 
+    preset: ClassVar[dict[str, Any]] = {"update": "svd", "adaptive": True, "recover": True, "scale": 1.0}
+
+    fractions = ("betas",)
+    nonnegative = ("eps",)
+
     def __init__(
         self,
         params: Params,
         lr: float | Tensor = 1e-2,
         adam_lr: float | Tensor | None = None,
         rank: int = 128,
-        update: Renewal = "svd",
         interval: int = 200,
         *,
         angle: float = 0.3,
-        adaptive: bool = True,
-        recover: bool = True,
         growth: float = 1.01,
-        scale: float = 1.0,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
         weight_decay: float = 0.0,
         seed: int = 0,
         **options: Any,
     ) -> None:
-        basis = GradientSubspace(
-            rank, update, interval,
-            angle=angle, adaptive=adaptive, recover=recover, growth=growth, scale=scale, seed=seed,
-        )  # fmt: skip
+        chosen = {name: options.pop(name, value) for name, value in self.preset.items()}
+        basis = GradientSubspace(rank, interval=interval, angle=angle, growth=growth, seed=seed, **chosen)
         rest = {"slots": "adam", "lr": lr if adam_lr is None else adam_lr}
         super().__init__(
             _groups(params, rest), {"subspace": Slots(ADAM, basis=basis), "adam": Slots(ADAM)}, lr,
@@ -93,8 +90,6 @@ class SubspaceAdam(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
-        check_fractions(group, "betas")
-        check_nonnegative(group, "eps")
         if group["capturable"] and group["slots"] == "subspace":
             raise ArgumentError("capturable", True, "False: the host decides when a subspace is renewed")
 
@@ -120,16 +115,7 @@ class GrassWalk(SubspaceAdam):
     True
     """
 
-    def __init__(
-        self,
-        params: Params,
-        lr: float | Tensor = 1e-2,
-        adam_lr: float | Tensor | None = None,
-        rank: int = 128,
-        interval: int = 200,
-        **options: Any,
-    ) -> None:
-        super().__init__(params, lr, adam_lr, rank, interval=interval, **{"update": "walk", **options})
+    preset: ClassVar[dict[str, Any]] = SubspaceAdam.preset | {"update": "walk"}
 
 
 class GrassJump(SubspaceAdam):
@@ -153,16 +139,7 @@ class GrassJump(SubspaceAdam):
     True
     """
 
-    def __init__(
-        self,
-        params: Params,
-        lr: float | Tensor = 1e-2,
-        adam_lr: float | Tensor | None = None,
-        rank: int = 128,
-        interval: int = 200,
-        **options: Any,
-    ) -> None:
-        super().__init__(params, lr, adam_lr, rank, interval=interval, **{"update": "jump", **options})
+    preset: ClassVar[dict[str, Any]] = SubspaceAdam.preset | {"update": "jump"}
 
 
 class GaLore(SubspaceAdam):
@@ -174,9 +151,8 @@ class GaLore(SubspaceAdam):
         adam_lr: learning rate of the other parameters, default as ``lr``.
         rank: dimensions of the subspace, default 128.
         interval: steps between renewals, default 200.
-        scale: factor of the matrices' direction, default 0.25.
-        options: as for :class:`SubspaceAdam`, which this is with ``update="svd"``, moments kept as they are, and
-            nothing recovered.
+        options: as for :class:`SubspaceAdam`, which this is with ``update="svd"``, moments kept as they are, nothing
+            recovered, and ``scale=0.25``.
 
     Source: Zhao et al., "GaLore: memory-efficient LLM training by gradient low-rank projection", 2024, Algorithm 2.
 
@@ -188,19 +164,7 @@ class GaLore(SubspaceAdam):
     True
     """
 
-    def __init__(
-        self,
-        params: Params,
-        lr: float | Tensor = 1e-2,
-        adam_lr: float | Tensor | None = None,
-        rank: int = 128,
-        interval: int = 200,
-        *,
-        scale: float = 0.25,
-        **options: Any,
-    ) -> None:
-        options = {"update": "svd", "adaptive": False, "recover": False, **options}
-        super().__init__(params, lr, adam_lr, rank, interval=interval, scale=scale, **options)
+    preset: ClassVar[dict[str, Any]] = {"update": "svd", "adaptive": False, "recover": False, "scale": 0.25}
 
 
 def _groups(params: Any, rest: dict[str, Any]) -> Any:

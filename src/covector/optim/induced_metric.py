@@ -159,6 +159,9 @@ class InducedMetric(Optimizer):
     tensor(True)
     """
 
+    fractions = ("momentum", "beta_rms")
+    nonnegative = ("eps",)
+
     def __init__(
         self,
         params: Params,
@@ -177,8 +180,3 @@ class InducedMetric(Optimizer):
         slots = Slots(RMS if form == "rms" else MOMENTUM, scales=(scale,))
         options = {"momentum": momentum, "eps": eps, "beta_rms": beta_rms, **options}
         super().__init__(params, slots, lr, weight_decay=weight_decay, **options)
-
-    def check(self, group: Mapping[str, Any]) -> None:
-        super().check(group)
-        check_fractions(group, "momentum", "beta_rms")
-        check_nonnegative(group, "eps")

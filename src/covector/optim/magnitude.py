@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from covector.optim.advance import state_dtype
+from covector.optim.sharded import whole
 from covector.optim.slots import Bucket
 
 __all__ = ["squared_norm", "squared_norms"]
@@ -39,7 +40,7 @@ def squared_norms(bucket: Bucket, dim: int | None = None) -> list[Tensor]:
     else:
         norms = [torch.linalg.vector_norm(g.reshape(len(g) if g.ndim else 1, -1), dim=1, dtype=kind) for g in grads]
     signs = [1.0] * len(grads) if decay else bucket.signs
-    return [(norm * sign).square() for norm, sign in zip(norms, signs, strict=True)]
+    return [(whole(norm) * sign).square() for norm, sign in zip(norms, signs, strict=True)]
 
 
 def squared_norm(buckets: Sequence[Bucket]) -> Tensor:

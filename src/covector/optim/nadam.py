@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from covector.optim.checks import check_form, check_fractions, check_nonnegative
+from covector.optim.checks import check_form
 from covector.optim.operations import sqrt
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
@@ -95,6 +95,9 @@ class NAdam(Optimizer):
     tensor([-0.9500,  0.9500])
     """
 
+    fractions = ("betas",)
+    nonnegative = ("eps", "momentum_decay")
+
     def __init__(
         self,
         params: Params,
@@ -112,5 +115,3 @@ class NAdam(Optimizer):
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
         check_form(group)
-        check_fractions(group, "betas")
-        check_nonnegative(group, "eps", "momentum_decay")

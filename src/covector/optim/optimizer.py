@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from covector.errors import ArgumentError, CompositionError, CovectorError
 from covector.optim.advance import Factors, advance, same, state_dtype
-from covector.optim.checks import check_nonnegative, check_parameter
+from covector.optim.checks import check_fractions, check_nonnegative, check_parameter, check_positive
 from covector.optim.gather import gather
 from covector.optim.packing import pack
+from covector.optim.sharded import deal, shard_like
 from covector.optim.slots import Bucket, Constraint, SkipStep, Slots, Transform
 
 __all__ = ["Optimizer", "Updates"]
@@ -51,6 +52,11 @@ class Optimizer(torch.optim.Optimizer):
     tensor([-0.1000, -0.1000])
     """
 
+    # hyperparameters that check() holds to [0, 1), to at least 0, and to above 0
+    fractions: ClassVar[tuple[str, ...]] = ()
+    nonnegative: ClassVar[tuple[str, ...]] = ()
+    positive: ClassVar[tuple[str, ...]] = ()
+
     def __init__(
         self,
         params: Params,
@@ -77,7 +83,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         """Refuse hyperparameters that cannot work; called for each param group before it is added."""
-        check_nonnegative(group, "lr", "weight_decay")
+        check_nonnegative(group, "lr", "weight_decay", *self.nonnegative)
+        check_positive(group, *self.positive)
+        check_fractions(group, *self.fractions)
         if group["slots"] not in self.slots:
             raise ArgumentError("slots", group["slots"], f"one of {sorted(self.slots)}")
 
@@ -138,12 +146,13 @@ class Optimizer(torch.optim.Optimizer):
                 self._move(bucket, bucket.params)
                 if self.constraint is not None:
                     self.constraint.project_(bucket.params)
+                deal(bucket.params, bucket.owners)
                 continue
             out = [torch.empty_like(p) for p in bucket.params]
             self._move(bucket, out)
             if self.constraint is not None:
                 self._shorten(bucket.params, out)
-            updates.update(zip(bucket.params, out, strict=True))
+            updates.update(zip(bucket.owners, map(shard_like, out, bucket.owners), strict=True))
 
     def _prepare(self, buckets: list[Bucket], loss: Any) -> None:
         """Let transforms and scales see the whole model."""
@@ -158,7 +167,7 @@ class Optimizer(torch.optim.Optimizer):
     def _rewind(self, buckets: list[Bucket]) -> None:
         """Undo the count of a step that is not taken."""
         for bucket in buckets:
-            for param, state in zip(bucket.params, bucket.states, strict=True):
+            for param, state in zip(bucket.owners, bucket.states, strict=True):
                 state["step"] -= 1
                 if not state["step"]:
                     del self.state[param]
@@ -173,7 +182,11 @@ class Optimizer(torch.optim.Optimizer):
 
     def _buckets(self) -> list[Bucket]:
         """Parameters that have a gradient, checked, by what steps together; their step counts advanced."""
-        return gather(self.param_groups, self.slots, self.state, self.initial_state)
+        return gather(self.param_groups, self.slots, self.state, self.initial_state, self.parts)
+
+    def parts(self, slots: Slots) -> bool:
+        """Whether a process may step its part of a sharded tensor by itself; if not, tensors are gathered whole."""
+        return slots.elementwise and all(getattr(transform, "parts", False) for transform in self.transforms)
 
     def initial_state(self, slots: Slots, param: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         """State of a parameter before its first step; in a basis, the rule's tensors come with its first gradient."""

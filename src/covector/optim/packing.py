@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from covector.optim.sharded import sharded
+
 __all__ = ["pack"]
 
 # above this many elements the run over a tensor is long enough to hide where the next one lies
@@ -37,7 +39,6 @@ def pack(states: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
 
 def _small(state: Mapping[str, Any], name: str) -> bool:
     tensor = state.get(name)
-    return (
-        isinstance(tensor, Tensor) and tensor.is_cpu and tensor.is_contiguous() and tensor.ndim > 0
-        and tensor.numel() <= _SMALL
-    )  # fmt: skip
+    if not isinstance(tensor, Tensor) or sharded(tensor):
+        return False
+    return tensor.is_cpu and tensor.is_contiguous() and tensor.ndim > 0 and tensor.numel() <= _SMALL

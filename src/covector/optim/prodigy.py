@@ -19,7 +19,7 @@ from torch import Tensor
 
 from covector.optim.adam import adam
 from covector.optim.advance import state_dtype
-from covector.optim.checks import check_fractions, check_nonnegative, check_positive
+from covector.optim.checks import check_nonnegative
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
 from covector.optim.slots import Bucket, Slots
@@ -126,6 +126,9 @@ class Prodigy(Optimizer):
     True
     """
 
+    fractions = ("betas",)
+    positive = ("d0", "d_coef")
+
     def __init__(
         self,
         params: Params,
@@ -158,9 +161,7 @@ class Prodigy(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
-        check_fractions(group, "betas")
         check_nonnegative(group, "eps", *([] if group["beta3"] is None else ["beta3"]))
-        check_positive(group, "d0", "d_coef")
 
     def _move(self, bucket: Bucket, out: list[Tensor]) -> None:
         if bucket.group["decoupled"]:

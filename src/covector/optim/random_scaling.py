@@ -18,7 +18,6 @@ from typing import Any
 from torch import Tensor
 
 from covector.errors import ArgumentError
-from covector.optim.checks import check_nonnegative
 from covector.optim.optimizer import Optimizer, Params, Updates
 from covector.optim.rule import Rule
 from covector.optim.slots import Bucket, Slots
@@ -133,6 +132,8 @@ class FadingMirrorDescent(Optimizer):
     -1.25
     """
 
+    nonnegative = ("mu",)
+
     def __init__(
         self,
         params: Params,
@@ -146,6 +147,5 @@ class FadingMirrorDescent(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
-        check_nonnegative(group, "mu")
         if not 0.0 < group["beta"] <= 1.0:
             raise ArgumentError("beta", group["beta"], "a number in (0, 1]")

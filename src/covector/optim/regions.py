@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from covector.errors import ArgumentError, CompositionError
-from covector.optim.checks import check_fractions
 from covector.optim.composite import Lasso, LassoStep
 from covector.optim.constraints import Box
 from covector.optim.ema import MOMENTUM, WARM
@@ -61,6 +60,8 @@ class TrustRegion(NormOptimizer):
             [ 0.0000,  0.5000]])
     """
 
+    fractions = ("momentum",)
+
     def __init__(
         self,
         params: Params | Roles,
@@ -95,7 +96,6 @@ class TrustRegion(NormOptimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
-        check_fractions(group, "momentum")
         if self.extrapolate and group["weight_decay"]:
             raise ArgumentError("weight_decay", group["weight_decay"], "0 together with extrapolate=True")
 

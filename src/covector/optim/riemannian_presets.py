@@ -10,7 +10,6 @@ from torch import Tensor
 from covector.optim.adagrad import adagrad
 from covector.optim.adam import ADAM
 from covector.optim.amsgrad import amsgrad
-from covector.optim.checks import check_fractions, check_nonnegative
 from covector.optim.optimizer import Params
 from covector.optim.riemannian import Move, RiemannianOptimizer
 from covector.optim.rule import Rule
@@ -56,6 +55,8 @@ class RiemannianSGD(RiemannianOptimizer):
     tensor([[0.7616, 0.0000]])
     """
 
+    fractions = ("momentum",)
+
     def __init__(
         self,
         params: Params,
@@ -71,10 +72,6 @@ class RiemannianSGD(RiemannianOptimizer):
             params, MOMENTUM, ("momentum_buffer",), lr,
             update=update, lazy=lazy, weight_decay=weight_decay, momentum=momentum, **options,
         )  # fmt: skip
-
-    def check(self, group: Mapping[str, Any]) -> None:
-        super().check(group)
-        check_fractions(group, "momentum")
 
 
 class RiemannianAdagrad(RiemannianOptimizer):
@@ -100,6 +97,8 @@ class RiemannianAdagrad(RiemannianOptimizer):
     tensor([[-0.6000,  0.8000]])
     """
 
+    nonnegative = ("eps",)
+
     def __init__(
         self,
         params: Params,
@@ -114,10 +113,6 @@ class RiemannianAdagrad(RiemannianOptimizer):
         super().__init__(
             params, ADAGRAD, (), lr, update=update, lazy=lazy, weight_decay=weight_decay, eps=eps, **options
         )  # fmt: skip
-
-    def check(self, group: Mapping[str, Any]) -> None:
-        super().check(group)
-        check_nonnegative(group, "eps")
 
 
 class RiemannianAdam(RiemannianOptimizer):
@@ -144,6 +139,9 @@ class RiemannianAdam(RiemannianOptimizer):
     tensor([[0.9950, 0.0998]])
     """
 
+    fractions = ("betas",)
+    nonnegative = ("eps",)
+
     def __init__(
         self,
         params: Params,
@@ -162,11 +160,6 @@ class RiemannianAdam(RiemannianOptimizer):
         )  # fmt: skip
 
     rule = ADAM
-
-    def check(self, group: Mapping[str, Any]) -> None:
-        super().check(group)
-        check_fractions(group, "betas")
-        check_nonnegative(group, "eps")
 
 
 class RiemannianAMSGrad(RiemannianAdam):

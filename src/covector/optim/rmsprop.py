@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from covector.optim.checks import check_form, check_fractions, check_nonnegative
+from covector.optim.checks import check_form
 from covector.optim.operations import maximum, sqrt
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
@@ -102,6 +102,9 @@ class RMSprop(Optimizer):
     tensor([-1.0000,  1.0000])
     """
 
+    fractions = ("alpha", "momentum")
+    nonnegative = ("eps",)
+
     def __init__(
         self,
         params: Params,
@@ -127,5 +130,3 @@ class RMSprop(Optimizer):
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
         check_form(group)
-        check_fractions(group, "alpha", "momentum")
-        check_nonnegative(group, "eps")

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from covector.errors import ArgumentError
-from covector.optim.checks import check_form, check_fractions
+from covector.optim.checks import check_form
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
 from covector.optim.slots import Slots
@@ -80,6 +80,8 @@ class SGD(Optimizer):
     tensor([-0.2500], requires_grad=True)
     """
 
+    fractions = ("momentum",)
+
     def __init__(
         self,
         params: Params,
@@ -105,7 +107,6 @@ class SGD(Optimizer):
     def check(self, group: Mapping[str, Any]) -> None:
         check_form(group)
         super().check(group)
-        check_fractions(group, "momentum")
         if group["nesterov"] and (not group["momentum"] or group["dampening"]):
             raise ArgumentError("nesterov", True, "momentum above 0 and dampening=0 with it")
         if group["form"] == "paper" and group["dampening"]:

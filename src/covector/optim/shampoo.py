@@ -16,7 +16,6 @@ from typing import Any
 from torch import Tensor
 
 from covector.errors import ArgumentError
-from covector.optim.checks import check_nonnegative
 from covector.optim.ema import CORRECTED
 from covector.optim.grafting import Graft
 from covector.optim.kronecker import Kronecker
@@ -62,6 +61,8 @@ class Shampoo(MatrixOptimizer):
             [ 0.,  1.]])
     """
 
+    nonnegative = ("eps",)
+
     def __init__(
         self,
         params: Params | Roles,
@@ -100,7 +101,6 @@ class Shampoo(MatrixOptimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
-        check_nonnegative(group, "eps")
         b1, b2 = group["betas"]
         if not (0.0 <= b1 < 1.0 and 0.0 < b2 <= 1.0):
             raise ArgumentError("betas", group["betas"], "the first in [0, 1), the second in (0, 1]")

@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import Tensor
 
-from covector.optim.checks import check_fractions
 from covector.optim.operations import sign
 from covector.optim.optimizer import Optimizer, Params
 from covector.optim.rule import Rule
@@ -68,6 +67,8 @@ class Signum(Optimizer):
     tensor([-0.5000,  0.5000,  0.0000])
     """
 
+    fractions = ("momentum",)
+
     def __init__(
         self,
         params: Params,
@@ -77,10 +78,6 @@ class Signum(Optimizer):
         **options: Any,
     ) -> None:
         super().__init__(params, Slots(SIGNUM), lr, weight_decay=weight_decay, momentum=momentum, **options)
-
-    def check(self, group: Mapping[str, Any]) -> None:
-        super().check(group)
-        check_fractions(group, "momentum")
 
 
 class Lion(Optimizer):
@@ -102,6 +99,8 @@ class Lion(Optimizer):
     tensor([-0.5000,  0.5000])
     """
 
+    fractions = ("betas",)
+
     def __init__(
         self,
         params: Params,
@@ -111,7 +110,3 @@ class Lion(Optimizer):
         **options: Any,
     ) -> None:
         super().__init__(params, Slots(LION), lr, weight_decay=weight_decay, betas=betas, **options)
-
-    def check(self, group: Mapping[str, Any]) -> None:
-        super().check(group)
-        check_fractions(group, "betas")

@@ -43,6 +43,7 @@ class Bucket:
         shared: numbers and tensors that belong to the optimizer as a whole, the same dictionary in all buckets;
             saved with the state.
         scratch: what a slot hands on from one of its calls to the next within the step.
+        owners: the sharded parameters that ``params`` were gathered from; default ``params`` themselves.
     """
 
     group: dict[str, Any]
@@ -54,10 +55,18 @@ class Bucket:
     signs: list[Any] = field(default_factory=list)
     shared: dict[str, Any] = field(default_factory=dict)
     scratch: dict[str, Any] = field(default_factory=dict)
+    owners: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.owners = self.owners or self.params
 
 
 class Transform(Protocol):
-    """Slot 1: changes gradients before anything else sees them; sees the whole model, so that norms are global."""
+    """Slot 1: changes gradients before anything else sees them; sees the whole model, so that norms are global.
+
+    One that only scales, and takes its norms from :mod:`~covector.optim.magnitude`, may say ``parts = True``: then it
+    is given sharded tensors as they are.
+    """
 
     def __call__(self, buckets: Sequence[Bucket]) -> None:
         """Replace ``bucket.grads`` or multiply ``bucket.signs``; the tensors in ``p.grad`` stay as they are."""
@@ -128,6 +137,11 @@ class Slots:
     def whole(self) -> tuple[str, ...]:
         """Names of the rule's states that have their parameter's size."""
         return () if self.basis else tuple(name for name in self.rule.states if name not in self.reduced)
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether a step of one element depends on no other one."""
+        return self.basis is None and not self.maps and not self.scales
 
     @property
     def fused(self) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from covector.errors import ArgumentError
 from covector.optim.adam import adam, adam_numbers
-from covector.optim.checks import check_fractions, check_nonnegative
+from covector.optim.checks import check_fractions
 from covector.optim.eigenbasis import Eigenbasis
 from covector.optim.ema import SIGNS, corrected_numbers
 from covector.optim.lmo import Width
@@ -69,6 +69,8 @@ class SOAP(MatrixOptimizer):
     (0.95, 0.95)
     """
 
+    nonnegative = ("eps",)
+
     def __init__(
         self,
         params: Params | Roles,
@@ -104,7 +106,6 @@ class SOAP(MatrixOptimizer):
     def check(self, group: Mapping[str, Any]) -> None:
         super().check(group)
         check_fractions(group, "betas", *([] if group["statistics_beta"] is None else ["statistics_beta"]))
-        check_nonnegative(group, "eps")
 
 
 class SPlus(MatrixOptimizer):
@@ -131,6 +132,8 @@ class SPlus(MatrixOptimizer):
     (0.9, 0.999)
     """
 
+    fractions = ("betas",)
+
     def __init__(
         self,
         params: Params | Roles,
@@ -154,7 +157,3 @@ class SPlus(MatrixOptimizer):
             betas=betas,
             **options,
         )
-
-    def check(self, group: Mapping[str, Any]) -> None:
-        super().check(group)
-        check_fractions(group, "betas")

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from covector.compare.tuning import Listed, search
 from covector.evidence.budget import Budget
 from covector.evidence.figures import figure
 from covector.evidence.tasks import charlm, train
@@ -79,13 +80,9 @@ def trial(budget: Budget, make: Make, lr: float, seed: int = 0, share: float = 1
 
 def tuned(budget: Budget, make: Make, lrs: Sequence[float], cosine: bool = True) -> Tuned:
     """The best learning rate of a grid of factors of two, which grows where the best is at its edge."""
-    grid: dict[float, float] = {}
-    due = list(budget.choose(smoke=lrs[1:2], full=lrs))
-    while due:
-        grid |= {lr: trial(budget, make, lr, cosine=cosine) for lr in due}
-        best = min(grid, key=grid.__getitem__)
-        beyond = [best / 2] if best == min(grid) else [best * 2] if best == max(grid) else []
-        due = beyond if budget.name == "full" and len(grid) < MOST else []
+    rates = budget.choose(smoke=lrs[1:2], full=lrs)
+    tuner = Listed(rates, budget.choose(smoke=1, full=MOST))
+    best, grid = search(tuner, lambda lr: trial(budget, make, lr, cosine=cosine))
     grid = dict(sorted(grid.items()))
     others = range(1, budget.choose(smoke=1, full=2))
     return Tuned(best, (grid[best], *(trial(budget, make, best, seed, cosine=cosine) for seed in others)), grid)

@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from covector.compare.tuning import Listed, search
+from covector.evidence.budget import Budget
 from covector.evidence.experiments.digits import Digits, classifier
+from covector.optim import Adam
 
-__all__ = ["Outcome", "compare", "train", "tune"]
+__all__ = ["Outcome", "beside_adam", "compare", "train", "tune"]
 
 # parameters and a learning rate, to an optimizer that takes step(loss=...)
 Make = Callable[[Any, float], Any]
@@ -57,11 +60,13 @@ def train(digits: Digits, make: Make, lr: float, seed: int, steps: int, batch: i
 
 def tune(digits: Digits, make: Make, grid: Sequence[float], seeds: Sequence[int], steps: int) -> Outcome:
     """The learning rate of the grid with the least mean training loss, chosen on the same seeds for all methods."""
-    outcomes = []
-    for lr in grid:
-        runs = [train(digits, make, lr, seed, steps) for seed in seeds]
-        outcomes.append(Outcome(lr, tuple(loss for loss, _ in runs), tuple(accuracy for _, accuracy in runs)))
-    return min(outcomes, key=lambda outcome: outcome.loss)
+
+    def trial(lr: float) -> Outcome:
+        losses, accuracies = zip(*(train(digits, make, lr, seed, steps) for seed in seeds), strict=True)
+        return Outcome(lr, losses, accuracies)
+
+    best, outcomes = search(Listed(grid), trial, lambda outcome: outcome.loss)
+    return outcomes[best]
 
 
 def compare(
@@ -69,3 +74,16 @@ def compare(
 ) -> dict[str, Outcome]:
     """:func:`tune` for several methods with a grid each."""
     return {name: tune(digits, make, grid, seeds, steps) for name, (make, grid) in makes.items()}
+
+
+def beside_adam(budget: Budget, name: str, make: Make) -> tuple[Outcome, Outcome, str]:
+    """A method and Adam, each at its best of the same learning rates, and the setting in words."""
+    seeds, steps = budget.choose(smoke=([0], 40), full=([0, 1, 2], 300))
+    grid = budget.choose(smoke=[1e-2], full=[1e-3, 3e-3, 1e-2, 3e-2])
+    best = compare(Digits.load(), {"Adam": (lambda p, lr: Adam(p, lr=lr), grid), name: (make, grid)}, seeds, steps)
+    ours, adam = best[name], best["Adam"]
+    setting = (
+        f"digits, 64-64-10, {steps} steps, constant rates, {len(seeds)} seed(s), best of {len(grid)} learning rates by "
+        f"training loss: {name} {ours.lr:g}, Adam {adam.lr:g}"
+    )
+    return ours, adam, setting

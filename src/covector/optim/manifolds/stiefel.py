@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from covector.linalg.orthonormalize import orthonormalize, reorthonormalize
 from covector.optim.manifolds.base import Manifold
 
 __all__ = ["Stiefel"]
@@ -41,15 +42,11 @@ class Stiefel(Manifold):
         eye = torch.eye(p, dtype=x.dtype, device=x.device).expand_as(a)
         block = torch.cat((torch.cat((a, -u.mT @ u), -1), torch.cat((eye, a), -1)), -2)
         moved: Tensor = torch.cat((x, u), -1) @ torch.matrix_exp(block)[..., :p] @ torch.matrix_exp(-a)
-        # the rounding of many steps is taken out by one Newton-Schulz step
-        return 1.5 * moved - 0.5 * (moved @ (moved.mT @ moved))
+        return reorthonormalize(moved)  # takes out the rounding of many steps
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        q, r = torch.linalg.qr(x + u)
-        signs = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).unsqueeze(-2)
         # the factor with a positive diagonal in r, which is near x for a small u
-        near: Tensor = q * signs.to(q.dtype)
-        return near
+        return orthonormalize(x + u, check=False)
 
     def transport(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         return self.gradient(y, u)

@@ -1,0 +1,99 @@
+"""Roughness index: the landscapes of the deep Galerkin and the deep Ritz method along training."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import torch
+
+from covector.evidence.budget import Budget
+from covector.evidence.experiments.poisson import Form, error, problem, trained
+from covector.evidence.figures import figure
+from covector.evidence.findings import Evidence, Finding
+from covector.evidence.registry import paper
+from covector.landscape import random_directions, roughness_index, slices
+
+FORMS: tuple[Form, ...] = ("Galerkin", "Ritz")
+RADII = (0.03, 0.1, 0.3, 1.0, 3.0)
+
+
+@paper(
+    "roughness-index",
+    parts=["covector.landscape.slices", "covector.landscape.roughness_index", "covector.landscape.total_variation"],
+)
+def evidence(budget: Budget) -> Evidence:
+    """The index by radius at the end of training, and along training at radius 1."""
+    full = budget.name == "full"
+    steps = budget.choose(smoke=(0, 20, 60), full=(0, 10, 30, 100, 300, 1500))
+    seeds = range(budget.choose(smoke=1, full=3))
+    found = {form: [follow(budget, form, budget.seed + seed, steps) for seed in seeds] for form in FORMS}
+    mean = {
+        form: {key: statistics.fmean(run[key] for run, _ in runs) for key in runs[0][0]} for form, runs in found.items()
+    }
+    last = steps[-1]
+    by_radius, along = draw(budget, mean, steps)
+    count, points = sizes(budget)
+    note = (
+        "-Laplace u = 2 pi^2 sin sin on the square, tanh network 2-20-20-1 that is 0 on the edge, Adam 1e-2, "
+        f"{last} steps on 256 fixed points, each method's own loss along {count} isotropic directions of {points} "
+        f"points, normalized variation, mean of {len(seeds)} seed(s); error of the solution: "
+        + ", ".join(f"{form} {statistics.fmean(e for _, e in runs):.3f}" for form, runs in found.items())
+    )
+    at_one = {form: [mean[form][step, 1.0] for step in steps] for form in FORMS}
+    smoother = [radius for radius in RADII if mean["Galerkin"][last, radius] < mean["Ritz"][last, radius]]
+    rises = all(max(values[1:-1]) > values[0] and max(values[1:-1]) > values[-1] for values in at_one.values())
+    listed = "; ".join(f"{form} " + ", ".join(f"{value:.3f}" for value in values) for form, values in at_one.items())
+    radii = "; ".join(
+        f"radius {radius:g}: Galerkin {mean['Galerkin'][last, radius]:.3f}, Ritz {mean['Ritz'][last, radius]:.3f}"
+        for radius in RADII
+    )
+    findings = [
+        Finding("Near a minimizer the deep Galerkin landscape is less rough than the deep Ritz one, at radius 1",
+                "less", at_one["Galerkin"][-1], at_one["Ritz"][-1], "roughness index",
+                at_one["Galerkin"][-1] < at_one["Ritz"][-1] if full else None, note),
+        Finding("The same at every radius", "one radius", len(smoother), len(RADII),
+                "radii at which Galerkin is less rough", len(smoother) == len(RADII) if full else None, radii),
+        Finding("The index first rises and then falls along training", "rise, then fall",
+                max(at_one["Galerkin"][1:-1]), at_one["Galerkin"][-1], "roughness index",
+                rises if full else None,
+                f"measured: the largest on the way, Galerkin; baseline: at the end; at steps {steps}: {listed}"),
+    ]  # fmt: skip
+    return Evidence("roughness-index", findings, [by_radius, along])
+
+
+def sizes(budget: Budget) -> tuple[int, int]:
+    """Directions, and points of a slice."""
+    return budget.choose(smoke=(8, 21), full=(50, 51))
+
+
+def follow(
+    budget: Budget, form: Form, seed: int, steps: tuple[int, ...]
+) -> tuple[dict[tuple[int, float], float], float]:
+    """The index by step and radius, and the error of the solution at the end."""
+    objective = problem(form, seed)
+    points = torch.rand(256, 2, generator=torch.Generator().manual_seed(seed))
+    kept = trained(objective, points, steps[-1], steps)
+    count, places = sizes(budget)
+    rows = random_directions(objective.params, count, seed)
+    found = {}
+    for step, center in kept.items():
+        for radius in RADII if step == steps[-1] else (1.0,):
+            at = torch.linspace(-radius, radius, places)
+            losses = slices(objective, points, rows, at, center=center, chunk=128)
+            found[step, radius] = roughness_index(losses, radius).index
+    return found, error(kept[steps[-1]])
+
+
+def draw(budget: Budget, mean: dict[Form, dict[tuple[int, float], float]], steps: tuple[int, ...]) -> tuple[Path, Path]:
+    """By radius, and along training."""
+    by_radius, along = budget.path("roughness-by-radius.svg"), budget.path("roughness-along-training.svg")
+    with figure(by_radius, x="radius of the slices", y="roughness index after training") as axes:
+        for form in FORMS:
+            axes.semilogx(RADII, [mean[form][steps[-1], radius] for radius in RADII], "o-", label=f"deep {form}")
+    with figure(along, x="step", y="roughness index, radius 1") as axes:
+        for form in FORMS:
+            axes.plot(steps, [mean[form][step, 1.0] for step in steps], "o-", label=f"deep {form}")
+        axes.set_xscale("symlog", linthresh=steps[1])
+        axes.set_xticks(steps)
+    return by_radius, along
