@@ -142,6 +142,7 @@ def _on_batches(isotropic: BatchSpectrum, spectrum: BatchSpectrum, tops: dict[in
     means = {size: statistics.fmean(values) for size, values in tops.items()}
     falls = list(means.values())
     errors = [statistics.stdev(values) / math.sqrt(len(values)) for values in tops.values()]
+    clear = falls[0] - falls[-1] > 2 * math.hypot(errors[0], errors[-1])
     risen = [
         later - before > 2 * math.hypot(*pair)
         for (before, later), pair in zip(itertools.pairwise(falls), itertools.pairwise(errors), strict=True)
