@@ -67,7 +67,7 @@ def inspect(
     [bold]Examples[/bold]
       covector inspect --task cnn --train 200 --lr 0.05
       covector inspect --task mywork:trained --lr 0.1 --momentum 0.9 --train-examples 50000
-      covector inspect --model smollm2-135m --parts ends,traces,noise --batches 2 --batch-size 4
+      covector inspect --model smollm2-135m-instruct --parts ends,traces,noise --batches 2 --batch-size 4
     """
     subject = _subject(task, model, data, batches, batch_size, max_length, seed, dtype, device)
     if train and lr is None:

@@ -171,11 +171,7 @@ def _on_batches(isotropic: BatchSpectrum, spectrum: BatchSpectrum, tops: dict[in
             measured=round(falls[0] / falls[-1], 2),
             baseline=1.0,
             unit="ratio of smallest to largest batch",
-            holds=False
-            if any(risen)
-            else None
-            if falls[0] - falls[-1] < 2 * math.hypot(errors[0], errors[-1])
-            else True,
+            holds=False if any(risen) else clear or None,
             note="mean over batches drawn anew; what is within two standard errors is no rise, and no fall: "
             + "; ".join(f"B = {size}: {means[size]:.2f} +- {e:.2f}" for size, e in zip(means, errors, strict=True)),
         ),
