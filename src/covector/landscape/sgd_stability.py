@@ -176,9 +176,9 @@ class Stability:
 
         Returns:
             ``"gradient_descent"``: ``2 / lambda_1``. ``"trace"``: ``2 R / (c Tr H)``, for batches with replacement and
-            one output ``2 B / Tr H``. ``"frobenius"``: ``2 Tr H / (h ||H||_F^2)``. ``"identity"``: ``2 Tr H / Tr Q(I)``, of
-            which these two are weaker forms. ``"coherence"``: ``sigma / (lambda_1 sqrt(n/B - 1))``, for Bernoulli
-            batches only.
+            one output ``2 B / Tr H``. ``"frobenius"``: ``2 Tr H / (h ||H||_F^2)``. ``"identity"``:
+            ``2 Tr H / Tr Q(I)``, of which these two are weaker forms. ``"coherence"``:
+            ``sigma / (lambda_1 sqrt(n/B - 1))``, for Bernoulli batches only.
 
         Source: Wu, Su, "The implicit regularization of dynamical stability in stochastic gradient descent",
         arXiv:2305.17490; the last: arXiv:2401.12332, theorem 1.
