@@ -112,7 +112,7 @@ def network_finding(budget: Budget) -> tuple[Finding, Path]:
         for (factor, size), values in curves.items():
             label = f"{factor:g} x the largest stable rate" + (", all examples" if size > 1 else "")
             axes.plot(range(0, len(values) * 10, 10), values, label=label)
-        axes.set(yscale="log")
+        axes.set(yscale="log", ylim=(1e-5, 1e13))  # room for the legend above
     below, above, full = (curves[key][-1] for key in ((0.7, 1), (2.0, 1), (2.0, count)))
     setting = (
         f"64-16-10 tanh network, squared error, fitted to {count} digits, parameters then moved by 1e-4; "
