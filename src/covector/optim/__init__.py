@@ -18,8 +18,12 @@ from covector.optim.clip import ClipNorm
 from covector.optim.composite import Lasso
 from covector.optim.constraints import Box
 from covector.optim.diffgrad import DiffGrad
+from covector.optim.displaced import RandomState, displaced
+from covector.optim.displaced_gradient import DisplacedGradient
 from covector.optim.divergence import Divergence, StepGrowth, adam_divergence, effective_step_monotone
+from covector.optim.gam import GAM
 from covector.optim.ghost import GhostNorms
+from covector.optim.gradient_regularization import GradientRegularization, flooding
 from covector.optim.grafting import Graft
 from covector.optim.grasswalk import GaLore, GrassJump, GrassWalk, SubspaceAdam
 from covector.optim.growing_batch import adadagrad, adadagrad_norm
@@ -42,6 +46,7 @@ from covector.optim.riemannian_presets import RiemannianAdagrad, RiemannianAdam,
 from covector.optim.rmsprop import RMSprop
 from covector.optim.roles import Role, Roles, roles
 from covector.optim.rule import Rule
+from covector.optim.sam import ASAM, SAM
 from covector.optim.schedule_free import ScheduleFree
 from covector.optim.schedules import warmup_cosine, warmup_linear, warmup_stable_decay
 from covector.optim.sgd import SGD
@@ -56,8 +61,11 @@ from covector.optim.wrapper import Wrapper
 __all__ = [
     "AEGD",
     "AEPG",
+    "ASAM",
+    "GAM",
     "LANTON",
     "RMS2RMS",
+    "SAM",
     "SGD",
     "SOAP",
     "AMSGrad",
@@ -86,6 +94,7 @@ __all__ = [
     "ColNorm",
     "Constraint",
     "DiffGrad",
+    "DisplacedGradient",
     "DistributedShampoo",
     "Divergence",
     "DualNormMonitor",
@@ -98,6 +107,7 @@ __all__ = [
     "GhostNorms",
     "GradientMoments",
     "GradientNoise",
+    "GradientRegularization",
     "GradientSubspace",
     "Graft",
     "GrassJump",
@@ -122,6 +132,7 @@ __all__ = [
     "Prodigy",
     "RMSprop",
     "RandomScaling",
+    "RandomState",
     "RiemannianAMSGrad",
     "RiemannianAdagrad",
     "RiemannianAdam",
@@ -151,7 +162,9 @@ __all__ = [
     "adadagrad_norm",
     "adam_divergence",
     "auto_norms",
+    "displaced",
     "effective_step_monotone",
+    "flooding",
     "inner_products",
     "per_example_gradients",
     "roles",
