@@ -17,10 +17,12 @@ from covector.optim.certificates import TrustRegionPlan, trust_region, trust_reg
 from covector.optim.clip import ClipNorm
 from covector.optim.composite import Lasso
 from covector.optim.constraints import Box
+from covector.optim.damping import LevenbergMarquardt
 from covector.optim.diffgrad import DiffGrad
 from covector.optim.displaced import RandomState, displaced
 from covector.optim.displaced_gradient import DisplacedGradient
 from covector.optim.divergence import Divergence, StepGrowth, adam_divergence, effective_step_monotone
+from covector.optim.egn import EGN
 from covector.optim.gam import GAM
 from covector.optim.ghost import GhostNorms
 from covector.optim.gradient_regularization import GradientRegularization, flooding
@@ -30,6 +32,7 @@ from covector.optim.growing_batch import adadagrad, adadagrad_norm
 from covector.optim.induced_metric import InducedMetric, InducedMetricStep
 from covector.optim.lanton import LANTON, NoiseAdaptive
 from covector.optim.layer_norms import Modular, auto_norms
+from covector.optim.line_search import Armijo
 from covector.optim.lookahead import Lookahead
 from covector.optim.metrics import Affine, BoxMetric, Euclidean, Metric, Natural, Orthant, Simplex
 from covector.optim.moments import GradientMoments
@@ -37,6 +40,7 @@ from covector.optim.muon import AdaMuon, Muon, NorMuon
 from covector.optim.nadam import NAdam
 from covector.optim.noise import GradientNoise
 from covector.optim.norms import RMS2RMS, BiasRMS, ColNorm, Frobenius, MaxAbs, RowNorm, Spectral
+from covector.optim.objective_optimizer import ObjectiveOptimizer
 from covector.optim.optimizer import Optimizer
 from covector.optim.per_example import inner_products, per_example_gradients
 from covector.optim.prodigy import Prodigy
@@ -46,6 +50,7 @@ from covector.optim.riemannian_presets import RiemannianAdagrad, RiemannianAdam,
 from covector.optim.rmsprop import RMSprop
 from covector.optim.roles import Role, Roles, roles
 from covector.optim.rule import Rule
+from covector.optim.saddle_free_newton import SaddleFreeNewton
 from covector.optim.sam import ASAM, SAM
 from covector.optim.schedule_free import ScheduleFree
 from covector.optim.schedules import warmup_cosine, warmup_linear, warmup_stable_decay
@@ -62,6 +67,7 @@ __all__ = [
     "AEGD",
     "AEPG",
     "ASAM",
+    "EGN",
     "GAM",
     "LANTON",
     "RMS2RMS",
@@ -82,6 +88,7 @@ __all__ = [
     "AdamNC",
     "AdamW",
     "Affine",
+    "Armijo",
     "Averaged",
     "Basis",
     "BatchController",
@@ -115,6 +122,7 @@ __all__ = [
     "InducedMetric",
     "InducedMetricStep",
     "Lasso",
+    "LevenbergMarquardt",
     "Lion",
     "Lookahead",
     "Map",
@@ -127,6 +135,7 @@ __all__ = [
     "Natural",
     "NoiseAdaptive",
     "NorMuon",
+    "ObjectiveOptimizer",
     "Optimizer",
     "Orthant",
     "Prodigy",
@@ -142,6 +151,7 @@ __all__ = [
     "RowNorm",
     "Rule",
     "SPlus",
+    "SaddleFreeNewton",
     "Scale",
     "ScheduleFree",
     "Scion",
