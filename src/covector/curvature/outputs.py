@@ -159,6 +159,10 @@ class Outputs:
         assert isinstance(self._targets, Tensor)
         return max(1, int((self._targets != -100).sum()))
 
+    def probabilities(self) -> tuple[Tensor, Tensor]:
+        """For cross entropy, the probabilities of the predictions that count (zeros elsewhere), and of all."""
+        return self._once(self._probabilities), self._p
+
     def _probabilities(self) -> Tensor:
         assert isinstance(self._targets, Tensor)
         p = self.value.softmax(_classes(self.value))

@@ -22,7 +22,7 @@ from covector.evidence.registry import paper
 from covector.objective import Objective
 from covector.optim import GradientMoments, MomentsBackprop
 from covector.optim.batch_tests import norm_test
-from covector.optim.per_example import per_example_gradients
+from covector.curvature.examples import per_example_gradients
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "norm, eta 1": {"test": "norm", "eta": 1.0},

@@ -1,5 +1,6 @@
 """How a gradient becomes a step: six slots, and the published optimizers as compositions of them."""
 
+from covector.curvature.examples import inner_products, per_example_gradients
 from covector.optim.adadelta import Adadelta
 from covector.optim.adago import AdaGO, AdaGOStep
 from covector.optim.adagrad import Adagrad
@@ -42,7 +43,6 @@ from covector.optim.noise import GradientNoise
 from covector.optim.norms import RMS2RMS, BiasRMS, ColNorm, Frobenius, MaxAbs, RowNorm, Spectral
 from covector.optim.objective_optimizer import ObjectiveOptimizer
 from covector.optim.optimizer import Optimizer
-from covector.optim.per_example import inner_products, per_example_gradients
 from covector.optim.prodigy import Prodigy
 from covector.optim.random_scaling import FadingMirrorDescent, RandomScaling
 from covector.optim.regions import DualNormMonitor, Scion, TrustRegion

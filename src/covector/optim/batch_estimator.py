@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 
 from covector import trees
+from covector.curvature.examples import inner_products, per_example_gradients, split
 from covector.errors import ArgumentError
 from covector.estimators import Backprop, Estimate, Estimator
 from covector.estimators.base import NonFinitePolicy
@@ -15,7 +16,6 @@ from covector.gradients import Dense
 from covector.objective import Batch, Objective
 from covector.optim.ghost import GhostNorms
 from covector.optim.moments import GradientMoments
-from covector.optim.per_example import inner_products, per_example_gradients, split
 from covector.trees import Params
 
 __all__ = ["Measure", "MomentsBackprop"]

@@ -11,7 +11,7 @@ from torch.func import grad_and_value, jvp, vmap
 from covector.objective import Batch, Objective
 from covector.trees import Params
 
-__all__ = ["inner_products", "per_example_gradients", "split"]
+__all__ = ["inner_products", "leaves_of", "per_example_gradients", "split"]
 
 
 def per_example_gradients(objective: Objective, batch: Batch) -> tuple[Tensor, Params]:
@@ -27,7 +27,7 @@ def per_example_gradients(objective: Objective, batch: Batch) -> tuple[Tensor, P
     tensor([[2., 0.],
             [0., 2.]])
     """
-    leaves, rebuild = _leaves(batch, objective.size(batch))
+    leaves, rebuild = leaves_of(batch, objective.size(batch))
     live = {name: p.detach() for name, p in objective.params.items()}
 
     def one(params: Params, *example: Tensor) -> Tensor:
@@ -60,12 +60,18 @@ def split(batch: Batch, size: int, count: int) -> list[Batch]:
     """
     if size >= count:
         return [batch]
-    leaves, rebuild = _leaves(batch, count)
+    leaves, rebuild = leaves_of(batch, count)
     return [rebuild(list(parts)) for parts in zip(*(leaf.split(size) for leaf in leaves), strict=True)]
 
 
-def _leaves(batch: Batch, size: int) -> tuple[list[Tensor], Callable[[list[Any]], Batch]]:
-    """The tensors with a row for each example, and the function that puts others in their place."""
+def leaves_of(batch: Batch, size: int) -> tuple[list[Tensor], Callable[[list[Any]], Batch]]:
+    """The tensors with a row for each example, and the function that puts others in their place.
+
+    >>> import torch
+    >>> parts, rebuild = leaves_of((torch.zeros(3, 2), torch.ones(3), "name"), 3)
+    >>> len(parts), rebuild([part[:1] for part in parts])[2]
+    (2, 'name')
+    """
     if isinstance(batch, Tensor):
         return [batch], lambda parts: parts[0]
     items = dict(batch) if isinstance(batch, Mapping) else dict(enumerate(batch))

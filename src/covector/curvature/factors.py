@@ -1,20 +1,25 @@
 """Per-example gradients that are never formed: of a layer, its inputs and what backpropagation brings to its outputs.
 
-A linear layer's gradient of example i is ``sum_t d_it x_it^T``, so that its squared norm is
-``sum_ts <d_it, d_is> <x_it, x_is>``: for one position, ``||d_i||^2 ||x_i||^2`` (Goodfellow, arXiv:1510.01799).
+A linear layer's gradient of example i is ``sum_t d_it x_it^T``, so that two of them have the inner product
+``sum_ts <d_it, d_js> <x_it, x_js>``; for one position, ``<d_i, d_j> <x_i, x_j>`` (Goodfellow, arXiv:1510.01799).
+
+Several cotangents of one batch, as a Gram matrix over all outputs needs, come as ``copies``: ``left`` has the examples
+once for each of them, one cotangent after the other, ``right`` has them once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-__all__ = ["LAYERS", "Explicit", "Factors", "Product", "Rows"]
+__all__ = ["Explicit", "Factors", "Product", "Rows"]
+
+# numbers in one temporary of a Gram matrix
+_BLOCK = 1 << 24
 
 
 class Factors(Protocol):
@@ -22,6 +27,9 @@ class Factors(Protocol):
 
     def squared_norms(self) -> Tensor:
         """``||g_i||^2``, ``[B]``."""
+
+    def inner(self) -> Tensor:
+        """``<g_i, g_j>``, ``[B, B]``, with copies ``[C B, C B]``."""
 
     def along(self, direction: Tensor) -> Tensor:
         """``<g_i, direction>``, ``[B]``; the direction has the parameter's shape."""
@@ -35,7 +43,7 @@ class Factors(Protocol):
 
 @dataclass
 class Product:
-    """``g_i = sum_t left_it right_it^T``; left ``[B, T, m]``, right ``[B, T, n]``.
+    """``g_i = sum_t left_it right_it^T``; left ``[C B, T, m]``, right ``[B, T, n]``.
 
     >>> Product(torch.ones(1, 2, 3), torch.ones(1, 2, 5)).squared_norms()
     tensor([60.])
@@ -52,6 +60,22 @@ class Product:
             return ((self.left @ self.left.mT) * (self.right @ self.right.mT)).sum((1, 2))
         return self._written_out().square().sum((1, 2))
 
+    def inner(self) -> Tensor:
+        (size, positions, m), (once, _, n) = self.left.shape, self.right.shape
+        copies = size // once
+        if positions == 1:
+            right = self.right[:, 0] @ self.right[:, 0].mT
+            left = self.left[:, 0] @ self.left[:, 0].mT
+            return (left.view(copies, once, copies, once).mul_(right[:, None, :])).view(size, size)
+        if positions**2 * (m + n / copies**2) < m * n:
+            flat = self.right.reshape(-1, n)
+            return _pairs(self.left, flat @ flat.mT, once)
+        found = self.left.new_zeros(size, size)
+        for part in self._blocks(m, max(1, _BLOCK // (size * n))):
+            own = (self.left[..., part].view(copies, once, positions, -1).mT @ self.right).view(size, -1)
+            found.addmm_(own, own.mT)
+        return found
+
     def along(self, direction: Tensor) -> Tensor:
         return ((self.left @ direction.reshape(self.left.shape[2], -1)) * self.right).sum((1, 2))
 
@@ -63,13 +87,17 @@ class Product:
     def _written_out(self) -> Tensor:
         return self.left.mT @ self.right
 
+    @staticmethod
+    def _blocks(size: int, step: int) -> Iterator[slice]:
+        return (slice(start, start + step) for start in range(0, size, step))
+
     def __add__(self, other: Product) -> Product:
         return Product(torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right], 1))
 
 
 @dataclass
 class Rows:
-    """``g_i`` has ``values_it`` added to row ``ids_it``; ids ``[B, T]``, values ``[B, T, d]``.
+    """``g_i`` has ``values_it`` added to row ``ids_it``; ids ``[B, T]``, values ``[C B, T, d]``.
 
     >>> Rows(torch.tensor([[0, 0]]), torch.ones(1, 2, 3), 7).squared_norms()
     tensor([12.])
@@ -82,6 +110,10 @@ class Rows:
     def squared_norms(self) -> Tensor:
         same = self.ids[:, :, None] == self.ids[:, None, :]
         return ((self.values @ self.values.mT) * same).sum((1, 2))
+
+    def inner(self) -> Tensor:
+        flat = self.ids.flatten()
+        return _pairs(self.values, (flat[:, None] == flat).to(self.values.dtype), len(self.ids))
 
     def along(self, direction: Tensor) -> Tensor:
         return (self.values * direction[self.ids]).sum((1, 2))
@@ -100,7 +132,7 @@ class Rows:
 
 @dataclass
 class Explicit:
-    """Gradients as they are, ``[B, size]``: of biases and gains.
+    """Gradients as they are, ``[C B, size]``: of biases, gains and whatever has no cheaper form.
 
     >>> Explicit(torch.ones(2, 3)).squared_norms()
     tensor([3., 3.])
@@ -110,6 +142,9 @@ class Explicit:
 
     def squared_norms(self) -> Tensor:
         return self.values.square().sum(1)
+
+    def inner(self) -> Tensor:
+        return self.values @ self.values.mT
 
     def along(self, direction: Tensor) -> Tensor:
         return self.values @ direction.flatten()
@@ -121,38 +156,14 @@ class Explicit:
         return Explicit(self.values + other.values)
 
 
-def _linear(layer: nn.Linear, x: Tensor, d: Tensor) -> dict[str, Factors]:
-    size = len(x)
-    d = d.reshape(size, -1, layer.out_features)
-    return {"weight": Product(d, x.reshape(size, -1, layer.in_features)), "bias": Explicit(d.sum(1))}
-
-
-def _convolution(layer: nn.Conv2d, x: Tensor, d: Tensor) -> dict[str, Factors]:
-    assert not isinstance(layer.padding, str)
-    patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-    d = d.flatten(2)
-    return {"weight": Product(d.mT, patches.mT), "bias": Explicit(d.sum(2))}
-
-
-def _embedding(layer: nn.Embedding, ids: Tensor, d: Tensor) -> dict[str, Factors]:
-    size = len(ids)
-    ids, d = ids.reshape(size, -1), d.reshape(size, -1, layer.embedding_dim)
-    if layer.padding_idx is not None:
-        d = d * (ids != layer.padding_idx)[:, :, None]
-    return {"weight": Rows(ids, d, layer.num_embeddings)}
-
-
-def _layer_norm(layer: nn.LayerNorm, x: Tensor, d: Tensor) -> dict[str, Factors]:
-    size, width = len(x), layer.weight.numel()
-    normalized = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
-    gains = (normalized * d).reshape(size, -1, width).sum(1)
-    return {"weight": Explicit(gains), "bias": Explicit(d.reshape(size, -1, width).sum(1))}
-
-
-# what a layer's inputs and the gradients of its outputs say about each of its parameters
-LAYERS: dict[type[nn.Module], Callable[..., dict[str, Factors]]] = {
-    nn.Linear: _linear,
-    nn.Conv2d: _convolution,
-    nn.Embedding: _embedding,
-    nn.LayerNorm: _layer_norm,
-}
+def _pairs(left: Tensor, right: Tensor, once: int) -> Tensor:
+    """``sum_ts <left_it, left_js> right[it, js]``; left ``[C B, T, m]``, right ``[B T, B T]``; two copies at a time."""
+    size, positions, _ = left.shape
+    copies = left.reshape(size // once, once * positions, -1)
+    found = left.new_empty(size, size)
+    for c, mine in enumerate(copies):
+        for k in range(c + 1):
+            block = (mine @ copies[k].mT).mul_(right).view(once, positions, once, positions).sum((1, 3))
+            found[c * once : (c + 1) * once, k * once : (k + 1) * once] = block
+            found[k * once : (k + 1) * once, c * once : (c + 1) * once] = block.mT
+    return found
