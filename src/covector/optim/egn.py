@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from covector.curvature import gram
 from covector.curvature.outputs import outputs_of
+from covector.errors import CompositionError
 from covector.objective import Batch, Objective
 from covector.optim.checks import check_fractions, check_positive
 from covector.optim.damping import LevenbergMarquardt
@@ -32,28 +34,11 @@ from covector.optim.vectors import Vector
 __all__ = ["EGN", "gram_solve"]
 
 
-def gram(objective: Objective, batch: Batch) -> Tensor:
-    """TEMPORARY plain."""
-    from torch.func import jacrev, vmap
-
-    live = {name: p.detach() for name, p in objective.params.items()}
-    x = batch[0]
-
-    def one(params: Any, xi: Any) -> Any:
-        return outputs_of(objective, (xi[None], None), params)[0]
-
-    j = vmap(jacrev(one), in_dims=(None, 0))(live, x)
-    m = outputs_of(objective, batch, live).numel()
-    flat = torch.cat([v.reshape(m, -1) for v in j.values()], 1)
-    k: Tensor = flat @ flat.T
-    return k
-
-
-def gram_solve(gram: Tensor, root: OutputRoot, damping: float) -> Tensor:
+def gram_solve(k: Tensor, root: OutputRoot, damping: float) -> Tensor:
     """u ``[m]`` with ``J^T u = (G + damping I)^{-1} J^T r``, in float64.
 
     Args:
-        gram: ``K = J J^T`` ``[m, m]``.
+        k: ``K = J J^T`` ``[m, m]``.
         root: S and r.
         damping: lambda, above 0.
 
@@ -64,8 +49,8 @@ def gram_solve(gram: Tensor, root: OutputRoot, damping: float) -> Tensor:
     >>> round(2 * gram_solve(torch.tensor([[4.0]]), root, 1e-9).item(), 6)
     -3.0
     """
-    k = gram.double()
-    z, rest = root.split(root.gradient)
+    k = k.double()
+    z, rest = root.split()
     matrix = root.transposed(root.transposed(k).mT)
     matrix.diagonal().add_(damping)
     right = torch.stack([z, root.transposed(k @ rest)], 1)
@@ -117,6 +102,8 @@ class EGN(ObjectiveOptimizer):
         line_search: Armijo | None = None,
         adapt: LevenbergMarquardt | None = None,
     ) -> None:
+        if isinstance(objective, Objective) and objective.module is None:
+            raise CompositionError("an objective made from a function has no outputs; use Objective(module, loss)")
         super().__init__(objective, lr, weight_decay, damping=damping, momentum=momentum, step_size=float(lr))
         self.line_search, self.adapt = line_search, adapt
 
@@ -127,6 +114,7 @@ class EGN(ObjectiveOptimizer):
 
     def direct(self, batch: Batch) -> Tensor:
         group, random = self.group, RandomState(self.params)
+        k = gram(self.objective, batch).double()  # first, for it refuses what has no Jacobian before anything changes
         leaves = self.leaves()
         with torch.enable_grad():
             outputs = outputs_of(self.objective, batch, leaves)
@@ -138,7 +126,6 @@ class EGN(ObjectiveOptimizer):
 
         root = OutputRoot(self.objective, batch, outputs)
         loss = self.checked(root.loss)
-        k = gram(self.objective, batch).double()
         u = gram_solve(k, root, group["damping"])
         direction = pulled(-u)
         pushed = -(k @ u)  # J d
