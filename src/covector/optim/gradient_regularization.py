@@ -127,7 +127,7 @@ class GradientRegularization(DisplacedGradient):
             grads = list(torch.autograd.grad(loss, params, create_graph=True, allow_unused=True))
         else:
             raise ArgumentError(
-                "closure", loss,
+                "closure", "gradients that cannot be differentiated",
                 "for mode='exact', a closure that clears gradients and returns the loss without backpropagating, or "
                 "that calls backward(create_graph=True)",
             )  # fmt: skip
