@@ -55,7 +55,7 @@ def evidence(budget: Budget) -> Evidence:
         "ASAM, tuned": ({f"rho {rho}": asam(rho) for rho in (0.5, 1.0, 2.0, 4.0)}, 1.0),
         "GAM, tuned": ({f"rho {rho}": gam(rho) for rho in (0.02, 0.1, 0.3, 0.6)}, 1.0),
     }
-    epochs, seeds = budget.choose(smoke=(2, 1), full=(60, 5))
+    epochs, seeds = budget.choose(smoke=(2, 1), full=(60, 3))
     if budget.name == "smoke":
         methods = {name: methods[name] for name in list(methods)[:3]} | {"SAM, tuned": methods["SAM, tuned"]}
     found = compare(budget, methods, epochs, seeds)
@@ -110,11 +110,14 @@ def accuracy(found: Mapping[str, Outcome], seeds: int) -> list[Finding]:
 def draw(budget: Budget, found: Mapping[str, Outcome]) -> Path:
     """Every run of every method, by its flatness and its accuracy."""
     path = budget.path("accuracy-by-largest-eigenvalue.svg")
-    with figure(path, x="largest eigenvalue of the Hessian at the end", y="held-out accuracy") as axes:
+    shown = {name: outcome for name, outcome in found.items() if name != "SGD" or "SGD, tuned" not in found}
+    largest = max(run.sharpness for outcome in shown.values() for run in outcome.runs)
+    with figure(path, x="largest eigenvalue of the Hessian at the end", y="held-out accuracy", size=(8.4, 4.4)) as axes:
         axes.set_xscale("log")
-        for (name, outcome), marker in zip(found.items(), "osD^vP*X", strict=False):
+        for (name, outcome), marker in zip(shown.items(), "sDo^vP*X", strict=False):
             axes.plot(
                 [run.sharpness for run in outcome.runs], [run.accuracy for run in outcome.runs], marker,
-                markersize=5, alpha=0.8, label=f"{name}, {outcome.setting}",
+                markersize=6, alpha=0.8, label=f"{name}, {outcome.setting}",
             )  # fmt: skip
+        axes.set_xlim(right=30 * largest)  # room for the legend
     return path

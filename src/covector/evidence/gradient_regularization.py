@@ -41,7 +41,7 @@ def evidence(budget: Budget) -> Evidence:
         "backward": ({f"gamma {g}, eps {e}": regularized(g, e, "backward") for g, e in places}, 1.0),
         "exact": ({f"gamma {g}": regularized(g, mode="exact") for g in (0.3, 0.1, 1.0, 0.6)}, 1.0),
     }
-    epochs, seeds = budget.choose(smoke=(2, 1), full=(60, 5))
+    epochs, seeds = budget.choose(smoke=(2, 1), full=(60, 3))
     found = compare(budget, methods, epochs, seeds)
     bias, norms = diagonal(budget)
     findings = [*accuracy(found, seeds), price(budget), flooded(budget.seed), bias]
@@ -146,7 +146,7 @@ def diagonal(budget: Budget) -> tuple[Finding, Path]:
     truth = torch.zeros(100, dtype=torch.float64)
     truth[:5] = 1.0
     x = torch.randn(40, 100, generator=draw, dtype=torch.float64)
-    y, steps = x @ truth, budget.choose(smoke=20, full=6000)
+    y, steps = x @ truth, budget.choose(smoke=20, full=4000)
 
     def reached(gamma: float, eps: float) -> float:
         u, v = (nn.Parameter(torch.full((100,), 0.5, dtype=torch.float64)) for _ in range(2))
