@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytorch_optimizer
 import torch
 from torch import nn
 
+from covector.distributed import launch
 from covector.errors import ArgumentError, CompositionError, UnsupportedError
 from covector.optim import (
     ASAM,
@@ -607,6 +609,38 @@ def test_lightning_gives_it_the_closure_it_needs(tmp_path: Path) -> None:
     plain = net(dtype=torch.float32)
     train(plain, SAM(AdamW(plain, lr=0.01), rho=0.1), range(4))
     torch.testing.assert_close(values(module.net), values(plain))
+
+
+def test_accelerate_prepares_it_and_passes_the_closure_on() -> None:
+    from accelerate import Accelerator
+
+    plain, prepared = net(dtype=torch.float32), net(dtype=torch.float32)
+    train(plain, SAM(AdamW(plain, lr=0.01), rho=0.1), range(3))
+    accelerator = Accelerator(cpu=True)
+    model, optimizer = accelerator.prepare(prepared, SAM(AdamW(prepared, lr=0.01), rho=0.1))
+    for seed in range(3):
+        x, y = batch(seed, torch.float32)
+
+        def closure(x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            accelerator.backward(loss)
+            return loss
+
+        optimizer.step(closure)
+    torch.testing.assert_close(values(prepared), values(plain))
+
+
+@pytest.mark.processes
+def test_two_ranks_step_by_the_gradients_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)  # new processes look where this one does
+    ranks = importlib.import_module("displaced_ranks")
+    one, other = launch(ranks.parameters, 2)
+    assert one == other
+    for name in ranks.SCHEMES:
+        alone = ranks.train(name, ranks.network(), slice(0, 8))
+        for views in (False, True):
+            assert one[f"{name}, views: {views}"] == pytest.approx(alone, rel=1e-9, abs=1e-11)
 
 
 def test_averages_around_it_see_its_steps() -> None:
