@@ -106,6 +106,11 @@ class Outputs:
         self._slope: Tensor | None = None
         self._cached: Tensor | None = None
 
+    @property
+    def loss(self) -> Tensor:
+        """The loss, detached."""
+        return self._loss.detach()
+
     def gradient(self) -> Tensor:
         """``d loss / d z``."""
         return torch.autograd.grad(self._loss, self._z, retain_graph=True)[0]

@@ -18,15 +18,22 @@ from covector.optim.certificates import TrustRegionPlan, trust_region, trust_reg
 from covector.optim.clip import ClipNorm
 from covector.optim.composite import Lasso
 from covector.optim.constraints import Box
+from covector.optim.damping import LevenbergMarquardt
 from covector.optim.diffgrad import DiffGrad
+from covector.optim.displaced import RandomState, displaced
+from covector.optim.displaced_gradient import DisplacedGradient
 from covector.optim.divergence import Divergence, StepGrowth, adam_divergence, effective_step_monotone
+from covector.optim.egn import EGN
+from covector.optim.gam import GAM
 from covector.optim.ghost import GhostNorms
+from covector.optim.gradient_regularization import GradientRegularization, flooding
 from covector.optim.grafting import Graft
 from covector.optim.grasswalk import GaLore, GrassJump, GrassWalk, SubspaceAdam
 from covector.optim.growing_batch import adadagrad, adadagrad_norm
 from covector.optim.induced_metric import InducedMetric, InducedMetricStep
 from covector.optim.lanton import LANTON, NoiseAdaptive
 from covector.optim.layer_norms import Modular, auto_norms
+from covector.optim.line_search import Armijo
 from covector.optim.lookahead import Lookahead
 from covector.optim.metrics import Affine, BoxMetric, Euclidean, Metric, Natural, Orthant, Simplex
 from covector.optim.moments import GradientMoments
@@ -34,6 +41,7 @@ from covector.optim.muon import AdaMuon, Muon, NorMuon
 from covector.optim.nadam import NAdam
 from covector.optim.noise import GradientNoise
 from covector.optim.norms import RMS2RMS, BiasRMS, ColNorm, Frobenius, MaxAbs, RowNorm, Spectral
+from covector.optim.objective_optimizer import ObjectiveOptimizer
 from covector.optim.optimizer import Optimizer
 from covector.optim.prodigy import Prodigy
 from covector.optim.random_scaling import FadingMirrorDescent, RandomScaling
@@ -42,6 +50,8 @@ from covector.optim.riemannian_presets import RiemannianAdagrad, RiemannianAdam,
 from covector.optim.rmsprop import RMSprop
 from covector.optim.roles import Role, Roles, roles
 from covector.optim.rule import Rule
+from covector.optim.saddle_free_newton import SaddleFreeNewton
+from covector.optim.sam import ASAM, SAM
 from covector.optim.schedule_free import ScheduleFree
 from covector.optim.schedules import warmup_cosine, warmup_linear, warmup_stable_decay
 from covector.optim.sgd import SGD
@@ -56,8 +66,12 @@ from covector.optim.wrapper import Wrapper
 __all__ = [
     "AEGD",
     "AEPG",
+    "ASAM",
+    "EGN",
+    "GAM",
     "LANTON",
     "RMS2RMS",
+    "SAM",
     "SGD",
     "SOAP",
     "AMSGrad",
@@ -74,6 +88,7 @@ __all__ = [
     "AdamNC",
     "AdamW",
     "Affine",
+    "Armijo",
     "Averaged",
     "Basis",
     "BatchController",
@@ -86,6 +101,7 @@ __all__ = [
     "ColNorm",
     "Constraint",
     "DiffGrad",
+    "DisplacedGradient",
     "DistributedShampoo",
     "Divergence",
     "DualNormMonitor",
@@ -98,6 +114,7 @@ __all__ = [
     "GhostNorms",
     "GradientMoments",
     "GradientNoise",
+    "GradientRegularization",
     "GradientSubspace",
     "Graft",
     "GrassJump",
@@ -105,6 +122,7 @@ __all__ = [
     "InducedMetric",
     "InducedMetricStep",
     "Lasso",
+    "LevenbergMarquardt",
     "Lion",
     "Lookahead",
     "Map",
@@ -117,11 +135,13 @@ __all__ = [
     "Natural",
     "NoiseAdaptive",
     "NorMuon",
+    "ObjectiveOptimizer",
     "Optimizer",
     "Orthant",
     "Prodigy",
     "RMSprop",
     "RandomScaling",
+    "RandomState",
     "RiemannianAMSGrad",
     "RiemannianAdagrad",
     "RiemannianAdam",
@@ -131,6 +151,7 @@ __all__ = [
     "RowNorm",
     "Rule",
     "SPlus",
+    "SaddleFreeNewton",
     "Scale",
     "ScheduleFree",
     "Scion",
@@ -151,7 +172,9 @@ __all__ = [
     "adadagrad_norm",
     "adam_divergence",
     "auto_norms",
+    "displaced",
     "effective_step_monotone",
+    "flooding",
     "inner_products",
     "per_example_gradients",
     "roles",

@@ -46,6 +46,9 @@ class Wrapper(torch.optim.Optimizer):
             raise CompositionError(
                 f"{type(optimizer).__name__} steps in place and cannot give its update; wrap one of covector.optim"
             )
+        self._attach(optimizer)
+
+    def _attach(self, optimizer: Optimizer | Wrapper) -> None:
         self.inner = optimizer
         super().__init__(optimizer.param_groups, optimizer.defaults)
         self._share()
@@ -56,12 +59,16 @@ class Wrapper(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
         """Advance the states and step the parameters; as :meth:`Optimizer.step`."""
-        returned = None
-        if closure is not None:
-            with torch.enable_grad():
-                returned = closure()
+        returned = None if closure is None else self.evaluate(closure)
         self.apply(self.update(loss=returned if returned is not None else loss))
         return returned
+
+    def evaluate(self, closure: Callable[[], Any]) -> Any:
+        """Fill the gradients by the closure, and return its loss; what is inside may call it more than once."""
+        if isinstance(self.inner, Wrapper):
+            return self.inner.evaluate(closure)
+        with torch.enable_grad():
+            return closure()
 
     @torch.no_grad()
     def update(self, *, loss: Any = None) -> Updates:
