@@ -23,6 +23,7 @@ from covector.optim.ghost import GhostNorms
 from covector.optim.grafting import Graft
 from covector.optim.grasswalk import GaLore, GrassJump, GrassWalk, SubspaceAdam
 from covector.optim.growing_batch import adadagrad, adadagrad_norm
+from covector.optim.hessian_fitter import FitReport, HessianFitter
 from covector.optim.induced_metric import InducedMetric, InducedMetricStep
 from covector.optim.lanton import LANTON, NoiseAdaptive
 from covector.optim.layer_norms import Modular, auto_norms
@@ -36,6 +37,7 @@ from covector.optim.norms import RMS2RMS, BiasRMS, ColNorm, Frobenius, MaxAbs, R
 from covector.optim.optimizer import Optimizer
 from covector.optim.per_example import inner_products, per_example_gradients
 from covector.optim.prodigy import Prodigy
+from covector.optim.psgd import PSGD
 from covector.optim.random_scaling import FadingMirrorDescent, RandomScaling
 from covector.optim.regions import DualNormMonitor, Scion, TrustRegion
 from covector.optim.riemannian_presets import RiemannianAdagrad, RiemannianAdam, RiemannianAMSGrad, RiemannianSGD
@@ -51,12 +53,14 @@ from covector.optim.slots import Basis, Bucket, Constraint, Map, Scale, SkipStep
 from covector.optim.soap import SOAP, SPlus
 from covector.optim.steepest import SteepestDescent
 from covector.optim.subspace import GradientSubspace
+from covector.optim.update_schedule import fading_updates
 from covector.optim.wrapper import Wrapper
 
 __all__ = [
     "AEGD",
     "AEPG",
     "LANTON",
+    "PSGD",
     "RMS2RMS",
     "SGD",
     "SOAP",
@@ -93,6 +97,7 @@ __all__ = [
     "EnergyStep",
     "Euclidean",
     "FadingMirrorDescent",
+    "FitReport",
     "Frobenius",
     "GaLore",
     "GhostNorms",
@@ -102,6 +107,7 @@ __all__ = [
     "Graft",
     "GrassJump",
     "GrassWalk",
+    "HessianFitter",
     "InducedMetric",
     "InducedMetricStep",
     "Lasso",
@@ -152,6 +158,7 @@ __all__ = [
     "adam_divergence",
     "auto_norms",
     "effective_step_monotone",
+    "fading_updates",
     "inner_products",
     "per_example_gradients",
     "roles",

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from covector.optim.closures import Evaluation
 from covector.optim.rule import Rule
 
 __all__ = ["Basis", "Bucket", "Constraint", "Map", "Scale", "SkipStep", "Slots", "Transform"]
@@ -43,6 +44,7 @@ class Bucket:
         shared: numbers and tensors that belong to the optimizer as a whole, the same dictionary in all buckets;
             saved with the state.
         scratch: what a slot hands on from one of its calls to the next within the step.
+        evaluation: what the closure tells beyond the gradient, where a slot has ``needs_closure``.
     """
 
     group: dict[str, Any]
@@ -54,6 +56,7 @@ class Bucket:
     signs: list[Any] = field(default_factory=list)
     shared: dict[str, Any] = field(default_factory=dict)
     scratch: dict[str, Any] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
 
 
 class Transform(Protocol):
@@ -133,3 +136,8 @@ class Slots:
     def fused(self) -> bool:
         """Whether a step is one pass over memory."""
         return self.basis is None and not self.maps and not any(scale.needs_directions for scale in self.scales)
+
+    @property
+    def needs_closure(self) -> bool:
+        """Whether a slot asks for more of the loss than its value and gradient."""
+        return any(getattr(part, "needs_closure", False) for part in self.scales)
