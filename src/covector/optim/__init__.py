@@ -7,6 +7,7 @@ from covector.optim.adagrad_norm import AdaGradNorm, AdaGradNormStep, Certificat
 from covector.optim.adam import Adam, AdamW
 from covector.optim.adamax import AdaMax
 from covector.optim.ademamix import AdEMAMix
+from covector.optim.adgd import AdGDStep
 from covector.optim.aegd import AEGD, AEPG, EnergyStep
 from covector.optim.amsgrad import AdamNC, AMSGrad
 from covector.optim.averaging import Averaged
@@ -17,6 +18,7 @@ from covector.optim.certificates import TrustRegionPlan, trust_region, trust_reg
 from covector.optim.clip import ClipNorm
 from covector.optim.composite import Lasso
 from covector.optim.constraints import Box
+from covector.optim.diagonals import DiagonalMetric, HutchinsonDiagonal, SquaredGradients, UnitDiagonal
 from covector.optim.diffgrad import DiffGrad
 from covector.optim.divergence import Divergence, StepGrowth, adam_divergence, effective_step_monotone
 from covector.optim.ghost import GhostNorms
@@ -34,8 +36,10 @@ from covector.optim.muon import AdaMuon, Muon, NorMuon
 from covector.optim.nadam import NAdam
 from covector.optim.noise import GradientNoise
 from covector.optim.norms import RMS2RMS, BiasRMS, ColNorm, Frobenius, MaxAbs, RowNorm, Spectral
+from covector.optim.oasis import OASIS, AdGD
 from covector.optim.optimizer import Optimizer
 from covector.optim.per_example import inner_products, per_example_gradients
+from covector.optim.polyak import PolyakStep
 from covector.optim.prodigy import Prodigy
 from covector.optim.psgd import PSGD
 from covector.optim.random_scaling import FadingMirrorDescent, RandomScaling
@@ -44,6 +48,7 @@ from covector.optim.riemannian_presets import RiemannianAdagrad, RiemannianAdam,
 from covector.optim.rmsprop import RMSprop
 from covector.optim.roles import Role, Roles, roles
 from covector.optim.rule import Rule
+from covector.optim.sania import SANIA
 from covector.optim.schedule_free import ScheduleFree
 from covector.optim.schedules import warmup_cosine, warmup_linear, warmup_stable_decay
 from covector.optim.sgd import SGD
@@ -60,12 +65,16 @@ __all__ = [
     "AEGD",
     "AEPG",
     "LANTON",
+    "OASIS",
     "PSGD",
     "RMS2RMS",
+    "SANIA",
     "SGD",
     "SOAP",
     "AMSGrad",
     "AdEMAMix",
+    "AdGD",
+    "AdGDStep",
     "AdaGO",
     "AdaGOStep",
     "AdaGradNorm",
@@ -89,6 +98,7 @@ __all__ = [
     "ClipNorm",
     "ColNorm",
     "Constraint",
+    "DiagonalMetric",
     "DiffGrad",
     "DistributedShampoo",
     "Divergence",
@@ -108,6 +118,7 @@ __all__ = [
     "GrassJump",
     "GrassWalk",
     "HessianFitter",
+    "HutchinsonDiagonal",
     "InducedMetric",
     "InducedMetricStep",
     "Lasso",
@@ -125,6 +136,7 @@ __all__ = [
     "NorMuon",
     "Optimizer",
     "Orthant",
+    "PolyakStep",
     "Prodigy",
     "RMSprop",
     "RandomScaling",
@@ -146,12 +158,14 @@ __all__ = [
     "SkipStep",
     "Slots",
     "Spectral",
+    "SquaredGradients",
     "SteepestDescent",
     "StepGrowth",
     "SubspaceAdam",
     "Transform",
     "TrustRegion",
     "TrustRegionPlan",
+    "UnitDiagonal",
     "Wrapper",
     "adadagrad",
     "adadagrad_norm",

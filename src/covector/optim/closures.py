@@ -33,6 +33,7 @@ class Evaluation:
     Args:
         closure: returns the loss; it may call backward, or leave that to us.
         params: all parameters of the optimizer.
+        curved: whether products will be asked for, which the graph is kept for.
 
     Attributes:
         loss: what the closure returned.
@@ -47,7 +48,7 @@ class Evaluation:
     (tensor([ 4., 32.]), [tensor([12., 48.])])
     """
 
-    def __init__(self, closure: Closure, params: Sequence[Tensor]) -> None:
+    def __init__(self, closure: Closure, params: Sequence[Tensor], curved: bool = True) -> None:
         self.params = [p for p in params if p.requires_grad]
         self._closure = closure
         self._devices = sorted({p.device.index for p in self.params if p.is_cuda and p.device.index is not None})
@@ -58,7 +59,7 @@ class Evaluation:
         self.keeps_graph = all(p.grad is None for p in self.params)
         self._grads: Gradients = []
         if self.keeps_graph:
-            self._grads = self._differentiate(self.loss, create_graph=True)
+            self._grads = self._differentiate(self.loss, create_graph=curved)
             for p, g in zip(self.params, self._grads, strict=True):
                 p.grad = None if g is None else g.detach()
 

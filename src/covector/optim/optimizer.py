@@ -128,14 +128,15 @@ class Optimizer(torch.optim.Optimizer):
 
     def _call(self, closure: Callable[[], Any] | None) -> tuple[Any, Evaluation | None]:
         """What a closure returns, and the means to ask it for more where a slot needs that."""
-        needed = any(self.slots[group["slots"]].needs_closure for group in self.param_groups)
-        if needed:
-            if closure is None:
-                raise ArgumentError("closure", None, "a function that returns the loss: step(closure)")
-            evaluation = Evaluation(closure, [p for group in self.param_groups for p in group["params"]])
-            return evaluation.loss, evaluation
+        chosen = [self.slots[group["slots"]] for group in self.param_groups]
+        needed = any(slots.needs_closure for slots in chosen)
         if closure is None:
+            if needed:
+                raise ArgumentError("closure", None, "a function that returns the loss: step(closure)")
             return None, None
+        if any(slots.evaluates for slots in chosen):
+            evaluation = Evaluation(closure, [p for group in self.param_groups for p in group["params"]], needed)
+            return evaluation.loss, evaluation
         with torch.enable_grad():
             return closure(), None
 

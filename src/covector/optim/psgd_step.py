@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from covector.optim.advance import state_dtype
 from covector.optim.batched import read_batch, write_batch
+from covector.optim.diagonals import covectors, products
 from covector.optim.fit_kronecker import KroneckerFit
 from covector.optim.fit_low_rank import LowRankFit
 from covector.optim.fit_noise import FitNoise
@@ -95,22 +95,10 @@ class PSGDStep:
         due = [self._due(bucket) for bucket in mine]
         if not any(due):
             return
-        evaluation = mine[0].evaluation
-        assert evaluation is not None
         noise = FitNoise(self.seed, "pairs", *[int(bucket.t) for bucket in mine])
-        drawn = {
-            p: noise.normal(p.shape, p.new_zeros((), dtype=state_dtype(p.dtype)))
-            for bucket in mine
-            for p in bucket.params
-        }
-        vectors = [drawn[p] if p in drawn else torch.zeros_like(p) for p in evaluation.params]
-        products = dict(zip(evaluation.params, evaluation.product(vectors), strict=True))
-        for bucket in mine:
-            l2 = 0.0 if bucket.group["decoupled"] else bucket.group["weight_decay"]
-            bucket.scratch["pairs"] = [
-                (drawn[p], sign * products[p] + l2 * drawn[p])
-                for p, sign in zip(bucket.params, bucket.signs, strict=True)
-            ]
+        drawn = [[noise.normal(g.shape, g) for g in covectors(bucket)] for bucket in mine]
+        for bucket, vs, hs in zip(mine, drawn, products(mine, drawn), strict=True):
+            bucket.scratch["pairs"] = list(zip(vs, hs, strict=True))
 
     def factors(self, bucket: Bucket, directions: list[Tensor] | None) -> list[Any]:
         """1 for each tensor."""

@@ -138,6 +138,11 @@ class Slots:
         return self.basis is None and not self.maps and not any(scale.needs_directions for scale in self.scales)
 
     @property
+    def evaluates(self) -> bool:
+        """Whether a closure may leave the backward pass to the optimizer: a slot says whether it needs one."""
+        return any(hasattr(part, "needs_closure") for part in self.scales)
+
+    @property
     def needs_closure(self) -> bool:
         """Whether a slot asks for more of the loss than its value and gradient."""
         return any(getattr(part, "needs_closure", False) for part in self.scales)
