@@ -86,7 +86,7 @@ def draw(path: Path, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Non
             axes.set_prop_cycle(None)
             for place, (key, curve) in enumerate(curves[name].items()):
                 axes.semilogy(curve, style, color=f"C{place}", label=f"{key}, {name}")
-        axes.set_ylim(0.02, 1.0)
+        axes.set_ylim(0.02, 8.0)  # room for the legend
 
 
 def exact_finding() -> Finding:

@@ -1,4 +1,4 @@
-"""PSGD: a valley without a line search, whitened gradients in a small network and a language model, and fewer updates."""
+"""PSGD: a valley without a line search, whitened gradients in small models, and what fewer updates cost."""
 
 from __future__ import annotations
 
