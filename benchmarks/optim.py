@@ -42,7 +42,12 @@ FIGURE = Path(__file__).parents[1] / "docs" / "assets" / "optim-scaling.svg"
 TINY = {"lr": 1e-9}  # parameters are shared by all contenders and must stay ordinary numbers
 # what a method is called elsewhere; and our own variants that are timed beside it
 OTHER_NAMES = {"PSGD": ("ForeachPSGDKron", "PSGDPRO")}
-VARIANTS: dict[str, dict[str, dict[str, Any]]] = {"PSGD": {"ours, EQ": {"geometry": "EQ"}}}
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "PSGD": {
+        "ours, EQ": {"geometry": "EQ"},
+        "ours, EQ, all dense": {"geometry": "EQ", "max_skew": math.inf},
+    }
+}
 Shapes = list[tuple[int, ...]]
 Row = dict[str, Any]
 
@@ -118,6 +123,15 @@ def medians(calls: dict[str, Callable[[], Any]], rounds: int, before: Callable[[
             call()
             times[name].append(time.process_time() - begin)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def compile_without_search() -> None:
+    """HeavyBall times every kernel's variants when it compiles, which takes more than ten minutes here for PSGD."""
+    try:
+        import heavyball
+    except ImportError:
+        return
+    heavyball.utils.compile_mode = "default"
 
 
 def contenders(makers: dict[str, Callable[[list[nn.Parameter]], Any]], params: list[nn.Parameter]) -> dict[str, Any]:
@@ -311,6 +325,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    compile_without_search()
     parts = options.parts or PARTS[:3]
     only = [name for name in options.only.split(",") if name]
     print(f"{platform.machine()}, torch {torch.__version__}, one thread")

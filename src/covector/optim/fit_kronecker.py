@@ -75,9 +75,13 @@ class KroneckerFit:
         """``P x``."""
         for axis in range(x.ndim - 1):
             q = states[f"q{axis}"]
-            x = act(q, x, axis)
-            if self.geometry.squared:
-                x = act(q, x, axis, transpose=True)
+            if not self.geometry.squared:
+                x = act(q, x, axis)
+            elif q.ndim == 2 or q.shape[-1] ** 2 < x[0].numel():
+                # a matrix with fewer columns than it would be applied to is squared first
+                x = act(q.square() if q.ndim == 2 else q.mT @ q, x, axis)
+            else:
+                x = act(q, act(q, x, axis), axis, transpose=True)
         return x
 
     def apply_inverse(self, states: Mapping[str, Tensor], x: Tensor) -> Tensor:

@@ -29,15 +29,22 @@ def norm_bound(matrices: Tensor, probes: Tensor, rounds: int = 2) -> Tensor:
     tensor([3.])
     """
     tiny = torch.finfo(matrices.dtype).tiny
-    size = matrices.abs().amax((-2, -1)).clamp(min=tiny)
-    a = matrices / size[:, None, None]
-    largest = a.square().sum(-1).argmax(-1)
-    row = a.gather(1, largest[:, None, None].expand(-1, 1, a.shape[-1]))
+    largest = torch.linalg.vector_norm(matrices, dim=-1).argmax(-1)
+    row = matrices.gather(1, largest[:, None, None].expand(-1, 1, matrices.shape[-1]))
+    row = row / row.abs().amax(-1, keepdim=True).clamp(min=tiny)
     sides = (probes @ row.mT).sign()
     v = row + torch.where(sides == 0, 1.0, sides) * probes
-    for _ in range(rounds):
-        v = v @ a
-        v = v / torch.linalg.vector_norm(v, dim=-1, keepdim=True).clamp(min=tiny)
-        v = v @ a
-    bound: Tensor = torch.linalg.vector_norm(v, dim=-1).amax(-1) * size
-    return bound
+    for step in range(2 * rounds - 1):
+        v = v @ matrices
+        # entries near 1 first, whose squares neither overflow nor vanish
+        v = v / v.abs().amax(-1, keepdim=True).clamp(min=tiny)
+        if step % 2 == 0:
+            v = v / torch.linalg.vector_norm(v, dim=-1, keepdim=True).clamp(min=tiny)
+    return _norm(v @ matrices, tiny)
+
+
+def _norm(rows: Tensor, tiny: float) -> Tensor:
+    """The largest norm of the rows of each matrix."""
+    size = rows.abs().amax((-2, -1), keepdim=True).clamp(min=tiny)
+    norm: Tensor = torch.linalg.vector_norm(rows / size, dim=-1).amax(-1) * size[:, 0, 0]
+    return norm
