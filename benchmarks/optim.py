@@ -41,7 +41,7 @@ PARTS = ("elementwise", "matrix", "compile", "scaling")
 FIGURE = Path(__file__).parents[1] / "docs" / "assets" / "optim-scaling.svg"
 TINY = {"lr": 1e-9}  # parameters are shared by all contenders and must stay ordinary numbers
 # what a method is called elsewhere; and our own variants that are timed beside it
-OTHER_NAMES = {"PSGD": ("ForeachPSGDKron", "PSGDPRO")}
+OTHER_NAMES = {"PSGD": ("PSGDKron", "PSGDPRO")}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "PSGD": {
         "ours, EQ": {"geometry": "EQ"},

@@ -119,7 +119,7 @@ def network_findings(budget: Budget) -> list[Finding]:
                 loss = objective(batch)
                 if isinstance(optimizer, AdamW):
                     optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                 return loss
 
             optimizer.step(closure)

@@ -42,13 +42,14 @@ def rosenbrock(x: Tensor) -> Tensor:
 def descend(make: Callable[[Any], Any], steps: int, size: int) -> list[float]:
     """Values by step, from the origin; 1e9 from where it diverged."""
     x = nn.Parameter(torch.zeros(size, dtype=torch.float64))
-    optimizer, values = make([x]), []
+    optimizer = make([x])
+    values: list[float] = []
 
     def closure() -> Tensor:
         x.grad = None
         value = rosenbrock(x)
         if not isinstance(optimizer, PSGD):
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
         return value
 
     for _ in range(steps + 1):
@@ -67,7 +68,7 @@ def valley_findings(budget: Budget) -> tuple[list[Finding], Path]:
     if budget.name == "full":
         # a smaller rate, as rank 10 cannot hold fifty valleys
         curves["PSGD, rank 10"] = descend(partial(newton, structure="lra", lr=0.1, fit_lr=0.1), steps, size)
-    grids = {
+    grids: dict[str, tuple[Callable[..., Any], tuple[float, ...]]] = {
         "descent": (partial(SGD), (3e-4, 1e-3, 2e-3)),
         "momentum 0.9": (partial(SGD, momentum=0.9), (1e-4, 3e-4, 1e-3)),
         "Adam": (partial(Adam), (3e-3, 1e-2, 3e-2, 0.1)),

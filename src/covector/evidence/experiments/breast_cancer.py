@@ -68,7 +68,7 @@ class BreastCancer:
                 w.grad = None
                 loss = self.loss(w, rows)
                 if not evaluates:
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                 return loss
 
             optimizer.step(closure)
