@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from covector.errors import ArgumentError, NonFiniteError, UnsupportedError
-from covector.optim import OASIS, AdGD, HutchinsonDiagonal
+from covector.optim import OASIS, AdGD, HutchinsonDiagonal, Lookahead, SquaredGradients
 from covector.optim.adgd import adgd_step_size
 from covector.optim.slots import Bucket
 
@@ -119,6 +119,36 @@ def test_l2_decay_is_part_of_the_problem():
     for _ in range(60):
         optimizer.step(lambda: diagonal(x))
     torch.testing.assert_close(x.detach(), CURVATURES / (CURVATURES + 0.5), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("calls_backward", [False, True])
+def test_a_wrapper_hands_the_closure_on(calls_backward):
+    ends = []
+    for wrap in (lambda optimizer: optimizer, lambda optimizer: Lookahead(optimizer, k=100)):
+        x = parameter(-1.0, 1.5)
+        optimizer = wrap(OASIS([x], probes=2, beta2=0.9))
+
+        def closure(x=x):
+            x.grad = None
+            loss = valley(x)
+            if calls_backward:
+                loss.backward()
+            return loss
+
+        for _ in range(5):
+            loss = optimizer.step(closure)
+        ends.append((x.detach().clone(), float(loss.detach())))
+    torch.testing.assert_close(ends[0][0], ends[1][0], rtol=1e-6, atol=1e-9)
+    assert ends[0][1] == pytest.approx(ends[1][1], rel=1e-6)
+
+
+def test_a_step_size_and_another_metric_go_together():
+    x = parameter(3.0, -2.0, 5.0)
+    optimizer = OASIS([x], metric=SquaredGradients(beta=0.99, root=True, floor=1e-9), stochastic=False)
+    start = float(diagonal(x).detach())
+    for _ in range(100):
+        loss = optimizer.step(lambda: diagonal(x))
+    assert float(loss.detach()) < 0.05 * start
 
 
 def test_step_sizes_of_the_limits():

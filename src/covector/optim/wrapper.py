@@ -56,17 +56,20 @@ class Wrapper(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
         """Advance the states and step the parameters; as :meth:`Optimizer.step`."""
-        returned = None
-        if closure is not None:
-            with torch.enable_grad():
-                returned = closure()
-        self.apply(self.update(loss=returned if returned is not None else loss))
-        return returned
+        returned: list[Any] = []
+
+        def recorded() -> Any:
+            assert closure is not None
+            returned.append(closure())
+            return returned[-1]
+
+        self.apply(self.update(None if closure is None else recorded, loss=loss))
+        return returned[0] if returned else None
 
     @torch.no_grad()
-    def update(self, *, loss: Any = None) -> Updates:
+    def update(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Updates:
         """Advance the states and return what :meth:`step` would add to each parameter."""
-        return self.transform(self.inner.update(loss=loss))
+        return self.transform(self.inner.update(closure, loss=loss))
 
     @torch.no_grad()
     def apply(self, updates: Mapping[Tensor, Tensor]) -> None:
