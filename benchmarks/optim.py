@@ -40,6 +40,14 @@ LAYOUTS = {"1": [(8 * MILLION,)], "200": [(40_000,)] * 200, "4000": [(2_000,)] *
 PARTS = ("elementwise", "matrix", "compile", "scaling")
 FIGURE = Path(__file__).parents[1] / "docs" / "assets" / "optim-scaling.svg"
 TINY = {"lr": 1e-9}  # parameters are shared by all contenders and must stay ordinary numbers
+# what a method is called elsewhere; and our own variants that are timed beside it
+OTHER_NAMES = {"PSGD": ("PSGDKron", "PSGDPRO")}
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "PSGD": {
+        "ours, EQ": {"geometry": "EQ"},
+        "ours, EQ, all dense": {"geometry": "EQ", "max_skew": math.inf},
+    }
+}
 Shapes = list[tuple[int, ...]]
 Row = dict[str, Any]
 
@@ -83,8 +91,10 @@ def peers(name: str, modules: tuple[str, ...]) -> dict[str, Callable[[list[nn.Pa
             found["torch fused"] = lambda ps: theirs(ps, fused=True, **TINY)
         found["torch loop"] = lambda ps: theirs(ps, **TINY, **({"foreach": False} if "foreach" in options else {}))
     for module in modules:
-        if other := named(module, name):
-            found[module] = lambda ps, other=other: other(ps, **TINY)  # type: ignore[misc]
+        for alias in (name, *OTHER_NAMES.get(name, ())):
+            if other := named(module, alias):
+                key = module if alias == name else f"{module} {alias}"
+                found[key] = lambda ps, other=other: other(ps, **TINY)  # type: ignore[misc]
     return found
 
 
@@ -113,6 +123,15 @@ def medians(calls: dict[str, Callable[[], Any]], rounds: int, before: Callable[[
             call()
             times[name].append(time.process_time() - begin)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def compile_without_search() -> None:
+    """HeavyBall times every kernel's variants when it compiles, which takes more than ten minutes here for PSGD."""
+    try:
+        import heavyball
+    except ImportError:
+        return
+    heavyball.utils.compile_mode = "default"
 
 
 def contenders(makers: dict[str, Callable[[list[nn.Parameter]], Any]], params: list[nn.Parameter]) -> dict[str, Any]:
@@ -157,6 +176,8 @@ def elementwise(only: list[str], rounds: int, with_model: bool) -> Iterator[Row]
             makers = {"ours": lambda ps, make=make: make(ps, **TINY), **peers(name, ("pytorch_optimizer",))}
             makers["fused AdamW"] = lambda ps: torch.optim.AdamW(ps, fused=True, **TINY)
             ready = contenders(makers, params)
+            if "ours" not in ready:  # it steps by the loss
+                continue
             calls = {key: optimizer.step for key, optimizer in ready.items()}
             calls["copy"] = lambda source=source, target=target: target.copy_(source)
             ns = {k: v / count * 1e9 for k, v in medians(calls, rounds, lambda ps=params: restore(ps)).items()}
@@ -183,10 +204,16 @@ def matrix(only: list[str], rounds: int) -> Iterator[Row]:
         if (only and name not in only) or is_elementwise(make):
             continue
         makers = {"ours": lambda ps, make=make: make(ps, **TINY)}
+        makers |= {
+            key: lambda ps, make=make, options=options: make(ps, **options, **TINY)  # type: ignore[misc]
+            for key, options in VARIANTS.get(name, {}).items()
+        }
         makers |= peers(name, ("pytorch_optimizer", "heavyball"))
         restore(params)
         agreement = {key: direction(maker, params) for key, maker in makers.items()}
         ready = contenders(makers, params)
+        if "ours" not in ready:  # it steps by the loss, or by a closure
+            continue
         ms = {
             k: 1e3 * v
             for k, v in medians({k: o.step for k, o in ready.items()}, rounds, lambda: restore(params)).items()
@@ -298,6 +325,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    compile_without_search()
     parts = options.parts or PARTS[:3]
     only = [name for name in options.only.split(",") if name]
     print(f"{platform.machine()}, torch {torch.__version__}, one thread")

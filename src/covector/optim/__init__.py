@@ -8,6 +8,7 @@ from covector.optim.adagrad_norm import AdaGradNorm, AdaGradNormStep, Certificat
 from covector.optim.adam import Adam, AdamW
 from covector.optim.adamax import AdaMax
 from covector.optim.ademamix import AdEMAMix
+from covector.optim.adgd import AdGDStep
 from covector.optim.aegd import AEGD, AEPG, EnergyStep
 from covector.optim.amsgrad import AdamNC, AMSGrad
 from covector.optim.averaging import Averaged
@@ -19,6 +20,7 @@ from covector.optim.clip import ClipNorm
 from covector.optim.composite import Lasso
 from covector.optim.constraints import Box
 from covector.optim.damping import LevenbergMarquardt
+from covector.optim.diagonals import DiagonalMetric, HutchinsonDiagonal, SquaredGradients, UnitDiagonal
 from covector.optim.diffgrad import DiffGrad
 from covector.optim.displaced import RandomState, displaced
 from covector.optim.displaced_gradient import DisplacedGradient
@@ -30,6 +32,7 @@ from covector.optim.gradient_regularization import GradientRegularization, flood
 from covector.optim.grafting import Graft
 from covector.optim.grasswalk import GaLore, GrassJump, GrassWalk, SubspaceAdam
 from covector.optim.growing_batch import adadagrad, adadagrad_norm
+from covector.optim.hessian_fitter import FitReport, HessianFitter
 from covector.optim.induced_metric import InducedMetric, InducedMetricStep
 from covector.optim.lanton import LANTON, NoiseAdaptive
 from covector.optim.layer_norms import Modular, auto_norms
@@ -41,9 +44,12 @@ from covector.optim.muon import AdaMuon, Muon, NorMuon
 from covector.optim.nadam import NAdam
 from covector.optim.noise import GradientNoise
 from covector.optim.norms import RMS2RMS, BiasRMS, ColNorm, Frobenius, MaxAbs, RowNorm, Spectral
+from covector.optim.oasis import OASIS, AdGD
 from covector.optim.objective_optimizer import ObjectiveOptimizer
 from covector.optim.optimizer import Optimizer
+from covector.optim.polyak import PolyakStep
 from covector.optim.prodigy import Prodigy
+from covector.optim.psgd import PSGD
 from covector.optim.random_scaling import FadingMirrorDescent, RandomScaling
 from covector.optim.regions import DualNormMonitor, Scion, TrustRegion
 from covector.optim.riemannian_presets import RiemannianAdagrad, RiemannianAdam, RiemannianAMSGrad, RiemannianSGD
@@ -52,6 +58,7 @@ from covector.optim.roles import Role, Roles, roles
 from covector.optim.rule import Rule
 from covector.optim.saddle_free_newton import SaddleFreeNewton
 from covector.optim.sam import ASAM, SAM
+from covector.optim.sania import SANIA
 from covector.optim.schedule_free import ScheduleFree
 from covector.optim.schedules import warmup_cosine, warmup_linear, warmup_stable_decay
 from covector.optim.sgd import SGD
@@ -61,6 +68,7 @@ from covector.optim.slots import Basis, Bucket, Constraint, Map, Scale, SkipStep
 from covector.optim.soap import SOAP, SPlus
 from covector.optim.steepest import SteepestDescent
 from covector.optim.subspace import GradientSubspace
+from covector.optim.update_schedule import fading_updates
 from covector.optim.wrapper import Wrapper
 
 __all__ = [
@@ -70,12 +78,17 @@ __all__ = [
     "EGN",
     "GAM",
     "LANTON",
+    "OASIS",
+    "PSGD",
     "RMS2RMS",
     "SAM",
+    "SANIA",
     "SGD",
     "SOAP",
     "AMSGrad",
     "AdEMAMix",
+    "AdGD",
+    "AdGDStep",
     "AdaGO",
     "AdaGOStep",
     "AdaGradNorm",
@@ -100,6 +113,7 @@ __all__ = [
     "ClipNorm",
     "ColNorm",
     "Constraint",
+    "DiagonalMetric",
     "DiffGrad",
     "DisplacedGradient",
     "DistributedShampoo",
@@ -109,6 +123,7 @@ __all__ = [
     "EnergyStep",
     "Euclidean",
     "FadingMirrorDescent",
+    "FitReport",
     "Frobenius",
     "GaLore",
     "GhostNorms",
@@ -119,6 +134,8 @@ __all__ = [
     "Graft",
     "GrassJump",
     "GrassWalk",
+    "HessianFitter",
+    "HutchinsonDiagonal",
     "InducedMetric",
     "InducedMetricStep",
     "Lasso",
@@ -138,6 +155,7 @@ __all__ = [
     "ObjectiveOptimizer",
     "Optimizer",
     "Orthant",
+    "PolyakStep",
     "Prodigy",
     "RMSprop",
     "RandomScaling",
@@ -161,12 +179,14 @@ __all__ = [
     "SkipStep",
     "Slots",
     "Spectral",
+    "SquaredGradients",
     "SteepestDescent",
     "StepGrowth",
     "SubspaceAdam",
     "Transform",
     "TrustRegion",
     "TrustRegionPlan",
+    "UnitDiagonal",
     "Wrapper",
     "adadagrad",
     "adadagrad_norm",
@@ -174,6 +194,7 @@ __all__ = [
     "auto_norms",
     "displaced",
     "effective_step_monotone",
+    "fading_updates",
     "flooding",
     "inner_products",
     "per_example_gradients",

@@ -147,13 +147,16 @@ class DisplacedGradient(Wrapper):
         self._ready = True
         return returned
 
-    def update(self, *, loss: Any = None) -> Updates:
-        """What :meth:`step` would add, once :meth:`evaluate` has run."""
+    def advance(self, evaluated: Callable[[], Any] | None, loss: Any) -> Updates:
+        """The base optimizer's update by the gradient of the scheme, once :meth:`evaluate` has run."""
+        if evaluated is not None:
+            returned = evaluated()
+            loss = returned if returned is not None else loss
         self._check_ready()
         if not isinstance(self.inner, (Optimizer, Wrapper)):
             raise CompositionError(f"{type(self.inner).__name__} steps in place and cannot give its update")
         self._ready = False
-        return super().update(loss=loss)
+        return super().advance(None, loss)
 
     def first_step(self, zero_grad: bool = False) -> None:
         """After the first backward pass: move to the displaced point. For loops that cannot give a closure.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from covector.errors import ArgumentError, CompositionError, CovectorError
 from covector.optim.advance import Factors, advance, same, state_dtype
 from covector.optim.checks import check_fractions, check_nonnegative, check_parameter, check_positive
+from covector.optim.closures import Evaluation
 from covector.optim.gather import gather
 from covector.optim.packing import pack
 from covector.optim.sharded import deal, shard_like
@@ -109,19 +110,20 @@ class Optimizer(torch.optim.Optimizer):
 
         Returns:
             What the closure returned, or None.
+
+        Raises:
+            ArgumentError: there is no closure, and a slot needs one.
         """
-        returned = None
-        if closure is not None:
-            with torch.enable_grad():
-                returned = closure()
-        self._run(returned if returned is not None else loss, None)
+        returned, evaluation = self._call(closure)
+        self._run(returned if returned is not None else loss, None, evaluation)
         return returned
 
     @torch.no_grad()
-    def update(self, *, loss: Any = None) -> Updates:
+    def update(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Updates:
         """Advance the states and return what :meth:`step` would add to each parameter; nothing is added."""
         updates: Updates = {}
-        self._run(loss, updates)
+        returned, evaluation = self._call(closure)
+        self._run(returned if returned is not None else loss, updates, evaluation)
         return updates
 
     @torch.no_grad()
@@ -132,8 +134,24 @@ class Optimizer(torch.optim.Optimizer):
         if self.constraint is not None:
             self.constraint.project_(list(updates))
 
-    def _run(self, loss: Any, updates: Updates | None) -> None:
+    def _call(self, closure: Callable[[], Any] | None) -> tuple[Any, Evaluation | None]:
+        """What a closure returns, and the means to ask it for more where a slot needs that."""
+        chosen = [self.slots[group["slots"]] for group in self.param_groups]
+        needed = any(slots.needs_closure for slots in chosen)
+        if closure is None:
+            if needed:
+                raise ArgumentError("closure", None, "a function that returns the loss: step(closure)")
+            return None, None
+        if any(slots.evaluates for slots in chosen):
+            evaluation = Evaluation(closure, [p for group in self.param_groups for p in group["params"]], needed)
+            return evaluation.loss, evaluation
+        with torch.enable_grad():
+            return closure(), None
+
+    def _run(self, loss: Any, updates: Updates | None, evaluation: Evaluation | None = None) -> None:
         buckets = self._buckets()
+        for bucket in buckets:
+            bucket.evaluation = evaluation
         try:
             self._prepare(buckets, loss)
         except (CovectorError, SkipStep) as error:

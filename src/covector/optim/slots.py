@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from covector.optim.closures import Evaluation
 from covector.optim.rule import Rule
 
 __all__ = ["Basis", "Bucket", "Constraint", "Map", "Scale", "SkipStep", "Slots", "Transform"]
@@ -44,6 +45,7 @@ class Bucket:
             saved with the state.
         scratch: what a slot hands on from one of its calls to the next within the step.
         owners: the sharded parameters that ``params`` were gathered from; default ``params`` themselves.
+        evaluation: what the closure tells beyond the gradient, where a slot has ``needs_closure``.
     """
 
     group: dict[str, Any]
@@ -56,6 +58,7 @@ class Bucket:
     shared: dict[str, Any] = field(default_factory=dict)
     scratch: dict[str, Any] = field(default_factory=dict)
     owners: list[Tensor] = field(default_factory=list)
+    evaluation: Evaluation | None = None
 
     def __post_init__(self) -> None:
         self.owners = self.owners or self.params
@@ -147,3 +150,13 @@ class Slots:
     def fused(self) -> bool:
         """Whether a step is one pass over memory."""
         return self.basis is None and not self.maps and not any(scale.needs_directions for scale in self.scales)
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether a closure may leave the backward pass to the optimizer: a slot says whether it needs one."""
+        return any(hasattr(part, "needs_closure") for part in self.scales)
+
+    @property
+    def needs_closure(self) -> bool:
+        """Whether a slot asks for more of the loss than its value and gradient."""
+        return any(getattr(part, "needs_closure", False) for part in self.scales)

@@ -59,9 +59,15 @@ class Wrapper(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
         """Advance the states and step the parameters; as :meth:`Optimizer.step`."""
-        returned = None if closure is None else self.evaluate(closure)
-        self.apply(self.update(loss=returned if returned is not None else loss))
-        return returned
+        returned: list[Any] = []
+
+        def evaluated() -> Any:
+            assert closure is not None
+            returned.append(self.evaluate(closure))
+            return returned[-1]
+
+        self.apply(self.advance(None if closure is None else evaluated, loss))
+        return returned[0] if returned else None
 
     def evaluate(self, closure: Callable[[], Any]) -> Any:
         """Fill the gradients by the closure, and return its loss; what is inside may call it more than once."""
@@ -71,9 +77,16 @@ class Wrapper(torch.optim.Optimizer):
             return closure()
 
     @torch.no_grad()
-    def update(self, *, loss: Any = None) -> Updates:
+    def update(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Updates:
         """Advance the states and return what :meth:`step` would add to each parameter."""
-        return self.transform(self.inner.update(loss=loss))
+        return self.advance(None if closure is None else lambda: self.evaluate(closure), loss)
+
+    def advance(self, evaluated: Callable[[], Any] | None, loss: Any) -> Updates:
+        """The update by the gradients that are there, or that a closure fills in as :meth:`evaluate` does."""
+        inner = self.inner
+        if isinstance(inner, Wrapper):
+            return self.transform(inner.advance(evaluated, loss))
+        return self.transform(inner.update(evaluated, loss=loss))
 
     @torch.no_grad()
     def apply(self, updates: Mapping[Tensor, Tensor]) -> None:
