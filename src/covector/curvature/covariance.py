@@ -64,7 +64,7 @@ class GradientCovariance(CurvatureOperator):
         return product
 
     def _mean_gradient(self, backend: Backend) -> Tensor:
-        seen = fingerprint(self.objective)
+        seen = fingerprint(self.watched)
         if self._gradient is None or self._gradient[0] != seen:
             mean, total = torch.zeros(self.shape[1], dtype=torch.float64, device=self.device), 0
             for batch, weight in self.batches:

@@ -18,7 +18,7 @@ from covector.errors import NonFiniteError, UnsupportedError
 from covector.objective import Batch, Objective
 from covector.trees import Params
 
-__all__ = ["check_deterministic", "differentiable", "fingerprint"]
+__all__ = ["check_deterministic", "differentiable", "fingerprint", "leaves", "watched"]
 
 
 @contextmanager
@@ -66,18 +66,28 @@ def check_deterministic(objective: Objective, batch: Batch) -> None:
         )
 
 
-def fingerprint(objective: Objective) -> tuple[Any, ...]:
-    """Changes whenever the parameters, or the buffers of the module, are written to or exchanged.
+def watched(objective: Objective) -> list[Tensor]:
+    """All that the loss is a function of: the parameters, and the other parameters and buffers of the module.
 
-    >>> objective = Objective(nn.Linear(2, 1), nn.functional.mse_loss)
-    >>> before = fingerprint(objective)
-    >>> with torch.no_grad(): _ = objective.params["bias"].add_(1.0)
-    >>> fingerprint(objective) == before
-    False
+    >>> len(watched(Objective(nn.BatchNorm1d(2), nn.functional.mse_loss)))
+    5
     """
     tensors: list[Tensor] = list(objective.params.values())
     if objective.module is not None:
-        tensors = [*objective.module.parameters(), *objective.module.buffers(), *tensors]
+        known = {id(tensor) for tensor in tensors}
+        others = [*objective.module.parameters(), *objective.module.buffers()]
+        tensors += [tensor for tensor in others if id(tensor) not in known]
+    return tensors
+
+
+def fingerprint(tensors: list[Tensor]) -> tuple[Any, ...]:
+    """Changes whenever one of the tensors is written to, or its memory exchanged.
+
+    >>> x = torch.zeros(2)
+    >>> before = fingerprint([x])
+    >>> fingerprint([x.add_(1.0)]) == before
+    False
+    """
     return tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
 
 

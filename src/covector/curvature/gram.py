@@ -45,9 +45,9 @@ def gram(objective: Objective, batch: Batch, kind: GramKind = "tangent", *, para
         objective: made from a module whose examples do not mix.
         batch: one batch of N examples, each with Q outputs.
         kind: ``"tangent"``: ``J J^T`` ``[N Q, N Q]``, the tangent kernel, in the order of :class:`Jacobian`'s rows.
-            ``"gauss_newton"``: ``S^T J J^T S``, with the non-zero eigenvalues of :class:`GaussNewton`. ``"fisher"``:
-            the same, for a loss that is a likelihood. ``"gradients"``: ``<g_i, g_j>`` ``[N, N]`` of the examples'
-            losses.
+            ``"gauss_newton"``: ``S^T J J^T S``, with the non-zero eigenvalues of :class:`GaussNewton`; for cross
+            entropy of C classes ``[N (C - 1), N (C - 1)]``, elsewhere ``[N Q, N Q]``. ``"fisher"``: the same, for a
+            loss that is a likelihood. ``"gradients"``: ``<g_i, g_j>`` ``[N, N]`` of the examples' losses.
         params: of some parameters only, by names or a predicate.
 
     Returns:
@@ -201,7 +201,7 @@ class _Examples:
 def roots(outputs: Outputs) -> list[Tensor]:
     """Columns of ``S``, with ``S S^T`` the Hessian of the loss by the outputs, those of all examples in one tensor.
 
-    Cross entropy has ``S = (diag(sqrt p) - p sqrt(p)^T) / sqrt(N)``.
+    Cross entropy has ``S = (diag(sqrt p) - p sqrt(p)^T) / sqrt(N)``, which loses nothing by one column less.
 
     >>> objective = Objective(torch.nn.Linear(2, 1), torch.nn.functional.mse_loss)
     >>> batch = (torch.eye(2), torch.zeros(2, 1))
@@ -218,20 +218,29 @@ def roots(outputs: Outputs) -> list[Tensor]:
 
 
 def _cross_entropy_roots(outputs: Outputs) -> list[Tensor]:
-    # one column for each class and position: the matrix of a position touches no other one
+    # one column less than there are classes: S sqrt(p) = 0, and Householder's reflection of sqrt(p) onto the last class
+    # turns that into S' of columns S_k - S_last sqrt(p_k) / (1 + sqrt(p_last))
     z = outputs.value
     masked, p = outputs.probabilities()
     size, classes = z.shape[:2]
     p, masked = p.reshape(size, classes, -1), masked.reshape(size, classes, -1)
-    valid, columns = (masked.sum(1, keepdim=True) > 0).to(z.dtype) / outputs.count**0.5, []
-    for position in range(p.shape[2]):
-        for label in range(classes):
-            column = torch.zeros_like(p)
-            root = p[:, label, position].sqrt()
-            column[:, :, position] = -p[:, :, position] * root[:, None]
-            column[:, label, position] += root
-            columns.append((column * valid).view(z.shape))
+    valid, root = (masked.sum(1, keepdim=True) > 0).to(z.dtype) / outputs.count**0.5, p.sqrt()
+    last = -p * root[:, -1:]
+    last[:, -1] += root[:, -1]
+    columns = []
+    for label in range(classes - 1):
+        column = -p * root[:, label, None]
+        column[:, label] += root[:, label]
+        column -= last * (root[:, label, None] / (1 + root[:, -1:]))
+        column *= valid
+        # the predictions of an example do not meet in its Hessian: each has its own column
+        columns += [column.view(z.shape)] if p.shape[2] == 1 else _apart(column, z.shape)
     return columns
+
+
+def _apart(column: Tensor, shape: torch.Size) -> list[Tensor]:
+    apart = torch.diag_embed(column)  # [N, C, T, T]
+    return [apart[..., position].reshape(shape) for position in range(column.shape[2])]
 
 
 def _numeric_roots(outputs: Outputs) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from covector.curvature.flat import Selection
 from covector.curvature.linearization import Linearization
-from covector.curvature.operator import Backend, CurvatureOperator
+from covector.curvature.operator import Backend, CurvatureOperator, each
 from covector.curvature.outputs import outputs_of
 from covector.errors import ArgumentError
 from covector.linalg import LinearOperator
@@ -60,16 +60,13 @@ class Jacobian(CurvatureOperator):
         return _Both(self.linearize(lambda params: outputs_of(self.objective, batch, params), backend))
 
     def rows(self, block: Tensor) -> Tensor:
-        parts = [
-            torch.stack([line.push(vector).reshape(-1) for vector in block]).to(self.dtype) for line in self._lines()
-        ]
-        return torch.cat(parts, 1)
+        parts = [each(lambda v, line=line: line.push(v).reshape(-1), block) for line in self._lines()]  # type: ignore[misc]
+        return torch.cat(parts, 1).to(self.dtype)
 
     def transposed_rows(self, block: Tensor) -> Tensor:
         found = torch.zeros(len(block), self.shape[1], dtype=torch.float64, device=self.device)
         for line, part in zip(self._lines(), block.split(self.sizes, 1), strict=True):
-            value = line.value
-            found += torch.stack([line.pull(u.view(value.shape).to(value.dtype)) for u in part])
+            found += each(lambda u, line=line: line.pull(u.view(line.value.shape).to(line.value.dtype)), part)  # type: ignore[misc]
         return found.to(self.dtype)
 
     def _lines(self) -> Iterator[Linearization]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from covector.curvature.batches import Batches
 from covector.curvature.flat import Selection, select
-from covector.curvature.frozen import check_deterministic, fingerprint, leaves
+from covector.curvature.frozen import check_deterministic, fingerprint, leaves, watched
 from covector.curvature.linearization import Differences, Functional, Graph, Linearization
 from covector.errors import ArgumentError, UnsupportedError
 from covector.linalg import LinearOperator
@@ -65,6 +65,7 @@ class CurvatureOperator(LinearOperator):
         self.objective, self.batches = objective, Batches(objective, batches)
         self._settled: Backend | None = None if backend == "auto" else backend
         self.keep = self.batches.in_memory and len(self.batches) <= _KEPT if keep is None else keep
+        self.watched = watched(objective)
         self._kept: dict[int, Callable[[Tensor], Tensor]] = {}
         self._seen: tuple[Any, ...] = ()
         first = next(iter(like.values()))
@@ -93,7 +94,7 @@ class CurvatureOperator(LinearOperator):
     def rows(self, block: Tensor) -> Tensor:
         if self._settled is None:
             self._settle(block[0])
-        return self._mean(lambda term: torch.stack([term(vector) for vector in block]))
+        return self._mean(lambda term: each(term, block))
 
     def linearize(self, function: Callable[[Params], Tensor], backend: Backend) -> Linearization:
         """A function of all parameters, linearized by the selected ones."""
@@ -131,7 +132,7 @@ class CurvatureOperator(LinearOperator):
         assert self._settled is not None
         if not self.keep:
             return self.term(batch, self._settled, index)
-        if (seen := fingerprint(self.objective)) != self._seen:
+        if (seen := fingerprint(self.watched)) != self._seen:
             self._kept, self._seen = {}, seen
         if index not in self._kept:
             self._kept[index] = self.term(batch, self._settled, index)
@@ -150,10 +151,19 @@ class CurvatureOperator(LinearOperator):
                 continue
             self._settled = backend
             if self.keep and self.batches.in_memory:
-                self._kept, self._seen = {0: term}, fingerprint(self.objective)
+                self._kept, self._seen = {0: term}, fingerprint(self.watched)
             return
         assert first is not None
         raise first
+
+
+def each(product: Callable[[Tensor], Tensor], block: Tensor) -> Tensor:
+    """The products of the rows of a block, as rows; of a single one without a copy.
+
+    >>> each(torch.neg, torch.ones(2, 3)).shape
+    torch.Size([2, 3])
+    """
+    return product(block[0])[None] if len(block) == 1 else torch.stack([product(vector) for vector in block])
 
 
 def _convolutional(module: nn.Module | None) -> bool:

@@ -10,6 +10,7 @@ With ``z`` the outputs of a batch, ``N`` predictions of which ``p`` are the prob
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -151,7 +152,7 @@ class Outputs:
             return slopes * ((slopes * tangent).sum(_classes(self.value), keepdim=True) / self.count)
         return slopes.square() * tangent / self.count
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of predictions: rows of class scores that have a target, or single outputs."""
         if self.kind != CROSS_ENTROPY:

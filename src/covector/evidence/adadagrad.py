@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from covector.curvature.examples import per_example_gradients
 from covector.estimators import Backprop
 from covector.evidence.budget import Budget
 from covector.evidence.experiments.batch_sizes import LEARNING_RATES, Outcome, Sizes, dominators
@@ -22,7 +23,6 @@ from covector.evidence.registry import paper
 from covector.objective import Objective
 from covector.optim import GradientMoments, MomentsBackprop
 from covector.optim.batch_tests import norm_test
-from covector.curvature.examples import per_example_gradients
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "norm, eta 1": {"test": "norm", "eta": 1.0},

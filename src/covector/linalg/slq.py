@@ -49,7 +49,7 @@ class Spectrum:
         >>> Spectrum.exact(torch.tensor([1.0, 2.0])).logdet().value == math.log(2.0)
         True
         """
-        values = values.detach().double().sort().values
+        values = values.detach().double().cpu().sort().values
         return cls(values[None], torch.full_like(values, 1.0 / len(values))[None], len(values))
 
     def mean(self, function: Callable[[Tensor], Tensor]) -> Estimated[float]:
@@ -148,7 +148,7 @@ def slq(op: LinearOperator, probes: int = 4, steps: int = 64, seed: int = 0) -> 
     starts = probe_rows(op, probes, seed, "slq")
     alpha, beta, _, _ = lanczos_rows(op, starts, steps)
     nodes, vectors = symmetric_eigh(tridiagonal(alpha, beta))
-    return Spectrum(nodes, vectors[:, 0].square(), op.shape[0])
+    return Spectrum(nodes.cpu(), vectors[:, 0].square().cpu(), op.shape[0])
 
 
 def _times(size: int, estimate: Estimated[float]) -> Estimated[float]:

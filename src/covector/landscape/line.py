@@ -1,0 +1,66 @@
+"""The loss along a straight line between two points, and the barrier on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from covector.errors import ArgumentError, MismatchError
+from covector.objective import Batch, Objective
+from covector.trees import Params, check_same
+
+__all__ = ["barrier", "line"]
+
+
+@torch.no_grad()
+def line(objective: Objective, batch: Batch, a: Params, b: Params, at: Sequence[float] | Tensor) -> Tensor:
+    """The loss at ``(1 - s) a + s b`` for each s; the live parameters are left alone.
+
+    Args:
+        objective: the loss.
+        batch: one batch, the same for all points.
+        a: where s = 0.
+        b: where s = 1.
+        at: values of s, ``[m]``; beyond 0 and 1 the line goes on.
+
+    Returns:
+        Float64 ``[m]``.
+
+    Raises:
+        MismatchError: ``a`` and ``b`` name different tensors.
+
+    >>> parabola = Objective.from_function(lambda p, batch: (p["x"] ** 2).sum(), {"x": torch.zeros(1)})
+    >>> line(parabola, None, {"x": torch.tensor([-1.0])}, {"x": torch.tensor([1.0])}, [0.0, 0.5, 1.0])
+    tensor([1., 0., 1.], dtype=torch.float64)
+    """
+    check_same(a, b)
+    points = [{name: torch.lerp(a[name].detach(), b[name].detach(), float(s)) for name in a} for s in at]
+    return torch.stack([objective(batch, point).double() for point in points]).cpu()
+
+
+def barrier(losses: Tensor, at: Sequence[float] | Tensor) -> float:
+    """How far the loss rises between the ends: its maximum for s in [0, 1], minus the larger of the two ends.
+
+    Zero where one basin holds both points.
+
+    Args:
+        losses: of :func:`line`, ``[m]``.
+        at: the values of s, among them 0 and 1.
+
+    Raises:
+        MismatchError: losses and s differ in length.
+        ArgumentError: 0 or 1 is not among the values of s.
+
+    >>> barrier(torch.tensor([1.0, 3.0, 2.0]), [0.0, 0.5, 1.0])
+    1.0
+    """
+    s = torch.as_tensor(at, dtype=torch.float64)
+    if s.shape != losses.shape:
+        raise MismatchError(f"losses has shape {tuple(losses.shape)}, at {tuple(s.shape)}")
+    ends = [(s - end).abs() < 1e-9 for end in (0.0, 1.0)]
+    if not all(bool(end.any()) for end in ends):
+        raise ArgumentError("at", s.tolist(), "values with 0 and 1 among them")
+    inside = losses[(s > -1e-9) & (s < 1 + 1e-9)].max()
+    return float(inside - torch.stack([losses[end].max() for end in ends]).max())
