@@ -15,6 +15,7 @@ from covector.curvature import (
     per_example_norms,
 )
 from covector.curvature.factors import Explicit, Product, Rows
+from covector.curvature.gram import _Examples
 from covector.errors import ArgumentError, CompositionError, UnsupportedError
 from covector.objective import Objective
 
@@ -161,6 +162,26 @@ def test_embeddings_meet_where_they_look_up_the_same_row():
         written[i].index_add_(0, ids[i % 2], values[i])
     close(Rows(ids, values, 3).inner(), written.flatten(1) @ written.flatten(1).T)
     close(Explicit(values.flatten(1)).inner(), values.flatten(1) @ values.flatten(1).T)
+
+
+def test_an_output_tied_to_the_embedding_is_factored():
+    ids, values = torch.tensor([[0, 0, 2], [2, 1, 0]]), torch.randn(4, 3, 5, dtype=DOUBLE)
+    left, right = torch.randn(4, 2, 3, dtype=DOUBLE), torch.randn(2, 2, 5, dtype=DOUBLE)
+    written = left.mT @ right.repeat(2, 1, 1)
+    for i in range(4):
+        written[i].index_add_(0, ids[i % 2], values[i])
+    flat, direction = written.flatten(1), torch.randn(3, 5, dtype=DOUBLE)
+    for both in (Rows(ids, values, 3) + Product(left, right), Product(left, right) + Rows(ids, values, 3)):
+        close(both.inner(), flat @ flat.T)
+    once = Rows(ids, values[:2], 3) + Product(left[:2], right)
+    close(once.squared_norms(), flat[:2].square().sum(1))
+    close(once.along(direction), flat[:2] @ direction.flatten())
+    close(once.squares(), written[:2].square().sum(0))
+
+
+def test_the_tied_transformer_writes_only_its_positions_out(build):
+    problem = build("transformer")
+    assert _Examples(problem.objective, problem.batch, None).capture.left_out == ["position"]
 
 
 def test_the_fisher_matrix_and_its_gram_have_one_trace(mlp):

@@ -84,7 +84,7 @@ class Capture:
             for name in call.names.values():
                 kinds.setdefault(name, set()).add(type(call.layer))
         used = dict(zip(self.params, uses([root], list(self.params.values())), strict=True))
-        odd = [name for name in self.params if used[name] != called[name] or len(kinds.get(name, ())) > 1]
+        odd = [name for name in self.params if used[name] != called[name] or not _fit(kinds.get(name, set()))]
         if odd and self.strict:
             raise UnsupportedError(
                 f"{odd[0]!r} is used outside the layer that owns it, or by layers of two kinds: its gradients have no "
@@ -149,6 +149,11 @@ class Capture:
                 self._calls.append(_Call(layer, names, x, get_gradient_edge(output)))
 
         return forward
+
+
+def _fit(kinds: set[type[nn.Module]]) -> bool:
+    """Whether what layers of these kinds say about a parameter they share can be added."""
+    return len(kinds) <= 1 or kinds == {nn.Embedding, nn.Linear}
 
 
 def _owners(objective: Objective, params: Params, strict: bool) -> dict[nn.Module, dict[str, str]]:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Explicit", "Factors", "Product", "Rows"]
+__all__ = ["Explicit", "Factors", "Product", "Rows", "Tied"]
 
 # numbers in one temporary of a Gram matrix
 _BLOCK = 1 << 24
@@ -91,7 +91,9 @@ class Product:
     def _blocks(size: int, step: int) -> Iterator[slice]:
         return (slice(start, start + step) for start in range(0, size, step))
 
-    def __add__(self, other: Product) -> Product:
+    def __add__(self, other: Any) -> Any:
+        if not isinstance(other, Product):
+            return other + self
         return Product(torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right], 1))
 
 
@@ -126,8 +128,63 @@ class Rows:
             sums.index_add_(0, touched, own.square())
         return sums
 
-    def __add__(self, other: Rows) -> Rows:
+    def __add__(self, other: Any) -> Any:
+        if not isinstance(other, Rows):
+            return Tied(self, other) if isinstance(other, Product) else other + self
         return Rows(torch.cat([self.ids, other.ids], 1), torch.cat([self.values, other.values], 1), self.count)
+
+
+@dataclass
+class Tied:
+    """The sum of both, of a matrix that is looked up and multiplied by: an output tied to the embedding.
+
+    >>> rows = Rows(torch.tensor([[0]]), torch.ones(1, 1, 2), 3)
+    >>> Tied(rows, Product(torch.ones(1, 1, 3), torch.ones(1, 1, 2))).squared_norms()  # one row of twos, two of ones
+    tensor([12.])
+    """
+
+    rows: Rows
+    product: Product
+
+    def squared_norms(self) -> Tensor:
+        left, ids = self.product.left, self.rows.ids
+        met = left.gather(2, ids[:, None, :].expand(-1, left.shape[1], -1))
+        cross = (met * (self.product.right @ self.rows.values.mT)).sum((1, 2))
+        return self.rows.squared_norms() + self.product.squared_norms() + 2 * cross
+
+    def inner(self) -> Tensor:
+        cross = self._cross()
+        return self.rows.inner().add_(self.product.inner()).add_(cross).add_(cross.mT)
+
+    def along(self, direction: Tensor) -> Tensor:
+        return self.rows.along(direction) + self.product.along(direction)
+
+    def squares(self) -> Tensor:
+        sums = self.rows.values.new_zeros(self.rows.count, self.rows.values.shape[2])
+        for ids, values, left, right in zip(
+            self.rows.ids, self.rows.values, self.product.left, self.product.right, strict=True
+        ):
+            sums += (left.mT @ right).index_add_(0, ids, values).square()
+        return sums
+
+    def _cross(self) -> Tensor:
+        """``<looked up_i, multiplied_j>``, two copies at a time."""
+        once, seen = self.rows.ids.shape
+        positions = self.product.left.shape[1]
+        size, shape = len(self.product.left), (once, positions, once, seen)
+        right = self.product.right.flatten(0, 1)
+        found = right.new_empty(size // once, once, size // once, once)
+        values = self.rows.values.view(size // once, once * seen, -1)
+        for k, left in enumerate(self.product.left.view(size // once, once, positions, -1)):
+            met = left[:, :, self.rows.ids.flatten()].view(shape)
+            for c, own in enumerate(values):
+                found[c, :, k, :] = (met * (right @ own.mT).view(shape)).sum((1, 3)).mT
+        return found.view(size, size)
+
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, Rows):
+            return Tied(self.rows + other, self.product)
+        return Tied(self.rows, self.product + other)
 
 
 @dataclass

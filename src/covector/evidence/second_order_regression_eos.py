@@ -96,7 +96,8 @@ def truncations(budget: Budget) -> tuple[Finding, Path]:
     net = Objective(nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1)).double(), nn.functional.mse_loss)
     steps = budget.choose(smoke=10, full=400)
     models = {"second order": taylor(net, batch), "first order": taylor(net, batch, order=1), "network": net}
-    lr, series = 0.0, {}
+    lr: float = 0.0
+    series: dict[str, list[float]] = {}
     for name, objective in models.items():
         sharpness = Sharpness(Hessian(objective, batch))
         lr = lr or 1.2 / sharpness.measure()

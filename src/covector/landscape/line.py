@@ -59,8 +59,8 @@ def barrier(losses: Tensor, at: Sequence[float] | Tensor) -> float:
     s = torch.as_tensor(at, dtype=torch.float64)
     if s.shape != losses.shape:
         raise MismatchError(f"losses has shape {tuple(losses.shape)}, at {tuple(s.shape)}")
-    ends = [(s - end).abs() < 1e-9 for end in (0.0, 1.0)]
+    ends = [(s - end).abs() < 1e-6 for end in (0.0, 1.0)]
     if not all(bool(end.any()) for end in ends):
         raise ArgumentError("at", s.tolist(), "values with 0 and 1 among them")
-    inside = losses[(s > -1e-9) & (s < 1 + 1e-9)].max()
+    inside = losses[(s > -1e-6) & (s < 1 + 1e-6)].max()
     return float(inside - torch.stack([losses[end].max() for end in ends]).max())

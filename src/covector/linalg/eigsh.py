@@ -30,7 +30,7 @@ class Eigen(NamedTuple):
     Args:
         values: float64 ``[k]``.
         vectors: orthonormal columns ``[n, k]``; their memory lies in rows, so that ``vectors.mT`` is contiguous.
-        residuals: ``||A v - value v||``, float64 ``[k]``: so close to each value lies an eigenvalue.
+        residuals: ``||A v - value v||`` up to rounding, float64 ``[k]``: so close to each value lies an eigenvalue.
         products: with the operator.
         converged: whether all residuals are below the tolerance.
     """
@@ -137,7 +137,8 @@ class _Search:
                 done = self.used >= self.k and bool((errors <= self._tolerance(values[wanted])).all())
                 if done or exhausted or self.products >= self.limit:
                     rows = small[:, wanted].mT.to(self.basis) @ self.basis[: self.used]
-                    return Eigen(values[wanted], rows.mT, errors, self.products, done)
+                    rounding = self.eps * self.scale
+                    return Eigen(values[wanted], rows.mT, errors.hypot(torch.tensor(rounding)), self.products, done)
                 if self.used + len(residual) > self.size:
                     self._restart(values, small, len(residual))
             room = self.basis.shape[1] - self.used
@@ -164,11 +165,10 @@ class _Search:
     def _orthonormal(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Orthonormal rows Q and C with ``rows = C^T Q``; random directions where rows depend on each other."""
         q = rows.clone()
-        basis = self.basis[: self.used]
         triangle = torch.zeros(len(rows), len(rows), dtype=torch.float64)
         cutoff = BREAKDOWN * self.eps * self.scale
         for i in range(len(rows)):
-            for _ in range(2):
+            for _ in range(2 if i else 0):
                 part = q[:i] @ q[i]
                 q[i] -= part @ q[:i]
                 triangle[:i, i] += part.double().cpu()
@@ -177,7 +177,7 @@ class _Search:
                 triangle[i, i] = length
                 q[i] /= length
             else:
-                q[i] = self._fresh(torch.cat([basis, q[:i]]))
+                q[i] = self._fresh(torch.cat([self.basis[: self.used], q[:i]]))
         return q, triangle
 
     def _fresh(self, others: Tensor) -> Tensor:
