@@ -92,6 +92,21 @@ class DisplacedGradient(Wrapper):
     Raises:
         CompositionError: what is wrapped is no optimizer.
         ArgumentError: a number out of range; from ``step``, where there is no closure.
+
+    >>> from covector.optim import SGD
+    >>> class Ahead(DisplacedGradient):
+    ...     def scheme(self, at, g0):
+    ...         g1 = yield g0 * -at.number("ahead")
+    ...         return g1
+    >>> w = nn.Parameter(torch.tensor([1.0]))
+    >>> optimizer = Ahead(SGD([w], lr=0.1), ahead=0.25)
+    >>> def closure():
+    ...     optimizer.zero_grad()
+    ...     loss = w.square().sum()
+    ...     loss.backward()
+    ...     return loss
+    >>> _ = optimizer.step(closure); round(w.item(), 4)  # the gradient at 1 - 0.25 * 2 is 1
+    0.9
     """
 
     #: gradients a step

@@ -37,6 +37,17 @@ class ObjectiveOptimizer(torch.optim.Optimizer):
     Raises:
         CompositionError: no objective is given.
         ArgumentError: a hyperparameter out of range.
+
+    >>> class Plain(ObjectiveOptimizer):
+    ...     def direct(self, batch):
+    ...         leaves = self.leaves()
+    ...         loss = self.objective(batch, leaves)
+    ...         self.move(list(torch.autograd.grad(loss, list(leaves.values()))), -float(self.group["lr"]))
+    ...         return loss.detach()
+    >>> x = torch.tensor([2.0])
+    >>> optimizer = Plain(Objective.from_function(lambda params, batch: params["x"].square().sum(), {"x": x}), lr=0.25)
+    >>> optimizer.step(None), x
+    (tensor(4.), tensor([1.]))
     """
 
     def __init__(self, objective: Objective, lr: float, weight_decay: float = 0.0, **hyper: Any) -> None:

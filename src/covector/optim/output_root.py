@@ -1,10 +1,8 @@
 """The loss as a function of a batch's outputs, to second order: ``r = dL/dz`` and ``S S^T = d^2 L/dz^2``.
 
-To solve with the Gauss-Newton matrix, r is wanted as ``S z + rest``. For the usual losses nothing is left::
-
-    cross entropy             S = (diag(s) - p s^T) / sqrt(N), s = sqrt(p)     z = sqrt(N) r / s, for r sums to zero
-    squared error, logistic   S diagonal                                       z = r / S
-    other losses              S by eigenvectors                                z = S^+ r
+To solve with the Gauss-Newton matrix, r is wanted as ``S z + rest``, with nothing left for the usual losses. For cross
+entropy, ``S = (diag(s) - p s^T) / sqrt(N)`` with ``s = sqrt(p)`` is singular, and yet ``z = sqrt(N) r / s`` solves
+``S z = r``, for r sums to zero: r lies in the range of S, and the pseudo-inverse finds it.
 """
 
 from __future__ import annotations
@@ -13,12 +11,12 @@ import torch
 from torch import Tensor
 
 from covector.curvature.gram import roots
-from covector.curvature.outputs import CROSS_ENTROPY, LOGISTIC, SQUARED, Outputs
+from covector.curvature.outputs import LOGISTIC, SQUARED, Outputs
 from covector.objective import Batch, Objective
 
 __all__ = ["OutputRoot"]
 
-# roots of probabilities, and singular values relative to the largest, that may be divided by
+# singular values, relative to the largest, that may be divided by
 SMALL = 1e-3
 
 
@@ -65,17 +63,11 @@ class OutputRoot:
         It is rounding, but for examples that are all but certain of a wrong class, and losses that have a slope where
         they have no curvature.
         """
-        rows = self.gradient.view(len(self.blocks), -1, 1)
-        if self._outputs.kind == CROSS_ENTROPY:
-            s = self._outputs.probabilities()[0].double().sqrt()
-            z = torch.where(s > SMALL, self.gradient.view(s.shape) / s.clamp_min(SMALL), 0.0)
-            # the columns of S have positions before classes
-            z = z.flatten(2).mT.reshape(-1) if z.ndim > 2 else z.flatten()
-            z = z * float(self._outputs.count) ** 0.5
-        elif self._outputs.kind in (SQUARED, LOGISTIC):
+        if self._outputs.kind in (SQUARED, LOGISTIC):
             diagonal = self.blocks.diagonal(dim1=1, dim2=2).flatten()
             z = torch.where(diagonal > SMALL * diagonal.max(), self.gradient / diagonal, 0.0)
         else:
+            rows = self.gradient.view(len(self.blocks), -1, 1)
             z = (torch.linalg.pinv(self.blocks, rtol=SMALL) @ rows).flatten()
         return z, self.gradient - self(z)
 
