@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -81,7 +82,7 @@ def peaks(values: Sequence[float]) -> bool:
     (True, False)
     """
     top = max(range(len(values)), key=values.__getitem__)
-    rising = all(a <= b for a, b in zip(values[:top], values[1 : top + 1], strict=True))
+    rising = all(a <= b for a, b in pairwise(values[: top + 1]))
     return 0 < top < len(values) - 1 and rising and values[-1] < values[top]
 
 
