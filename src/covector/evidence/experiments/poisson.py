@@ -68,15 +68,18 @@ def tanh(jet: Jet) -> Jet:
     return value, slope * jet[1], slope * (jet[2] - 2 * value * jet[1].square())
 
 
-def trained(objective: Objective, points: Tensor, steps: int, keep: tuple[int, ...]) -> dict[int, Params]:
-    """Copies of the parameters at some of the steps of Adam at 1e-2."""
+def trained(
+    objective: Objective, points: Tensor, steps: int, keep: tuple[int, ...], fresh: bool = False
+) -> dict[int, Params]:
+    """Copies of the parameters at some of the steps of Adam at 1e-2; ``fresh`` draws other points for each step."""
     optimizer = Adam(list(objective.params.values()), lr=1e-2)
+    generator = torch.Generator().manual_seed(1)
     kept = {}
     for step in range(steps + 1):
         if step in keep:
             kept[step] = clone(objective.params)
         optimizer.zero_grad()
-        objective(points).backward()
+        objective(torch.rand(points.shape, generator=generator) if fresh else points).backward()
         optimizer.step()
     return kept
 
