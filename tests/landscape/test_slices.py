@@ -1,24 +1,15 @@
-"""Slices are the loss at the points they name; roughness is that of functions whose variation is known."""
+"""Slices are the loss at the points they name, however many are evaluated at once, and leave everything alone."""
 
 from __future__ import annotations
 
 import copy
-import math
 
 import pytest
 import torch
 from torch import nn
 
-from covector.errors import ArgumentError, CompositionError, MismatchError
-from covector.landscape import (
-    filter_normalized,
-    plane,
-    principal_plane,
-    random_directions,
-    roughness_index,
-    slices,
-    total_variation,
-)
+from covector.errors import ArgumentError, MismatchError, UnsupportedError
+from covector.landscape import filter_normalized, losses_at, random_directions, slices, symmetric_grid
 from covector.objective import Objective
 from covector.trees import flatten, unflatten
 
@@ -45,16 +36,6 @@ def test_a_slice_is_the_loss_at_each_point_and_the_model_stays(chunk):
     for name, value in objective.module.state_dict().items():
         assert torch.equal(value, before[name])
     assert all(p.grad is None for p in objective.params.values())
-
-
-def test_a_plane_is_made_of_slices_and_is_exact_on_a_quadratic():
-    curvatures = torch.tensor([1.0, 4.0, 9.0], dtype=torch.float64)
-    params = {"x": torch.zeros(3, dtype=torch.float64)}
-    bowl = Objective.from_function(lambda p, batch: 0.5 * (curvatures * p["x"] ** 2).sum(), params)
-    across, up = torch.linspace(-1, 1, 5), torch.linspace(-2, 2, 3)
-    found = plane(bowl, None, torch.eye(3, dtype=torch.float64)[[2, 0]], across, up)
-    exact = 0.5 * (9 * across.double() ** 2 + up.double()[:, None] ** 2)
-    torch.testing.assert_close(found, exact)
 
 
 def test_random_directions_are_isotropic_units_that_repeat():
@@ -91,55 +72,131 @@ def test_filter_normalized_slices_do_not_see_a_rescaling_of_the_layers():
     torch.testing.assert_close(found[0], found[1])
 
 
-def test_the_principal_plane_holds_a_flat_trajectory():
-    basis = torch.linalg.qr(torch.randn(10, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
-    angles = torch.linspace(0, 2, 9, dtype=torch.float64)
-    points = torch.stack([3 * angles.cos(), angles.sin()], 1) @ basis.T
-    found = principal_plane([{"w": point} for point in points])
-    assert found.share == pytest.approx(1.0, abs=1e-12)
-    torch.testing.assert_close(found.places @ found.directions, points - points[-1])
-    with pytest.raises(ArgumentError):
-        principal_plane([{"w": points[0]}] * 2)
+def test_kept_biases_are_filters_of_their_own_and_the_picture_still_does_not_see_a_rescaling():
+    found = []
+    objective, batch = task()
+    for factor in (1.0, 10.0):
+        model = copy.deepcopy(objective.module)
+        model[1] = nn.ReLU()
+        with torch.no_grad():
+            model[0].weight.mul_(factor), model[0].bias.mul_(factor), model[2].weight.div_(factor)
+        own = Objective(model, nn.functional.cross_entropy)
+        plain = random_directions(own.params, 2)
+        rows = filter_normalized(plain, own.params, vectors="keep")
+        assert float(unflatten(rows[0], own.params)["0.bias"].norm()) == pytest.approx(model[0].bias.norm().item())
+        found.append([slices(own, batch, some, [-0.5, 0.5]) for some in (rows, plain)])
+    torch.testing.assert_close(found[0][0], found[1][0])
+    assert float((found[0][1] - found[1][1]).abs().max()) > 0.01  # unit directions do see it
 
 
-@pytest.mark.parametrize(
-    ("function", "expected"),
-    [
-        (lambda s: 5 * s + 2, 0.5),
-        (lambda s: s.abs(), 1.0),
-        (lambda s: s**2, 1.0),
-        (lambda s: (3 * math.pi * s).cos(), 3.0),
-        (lambda s: s * 0 + 7, 0.5),
-    ],
-)
-def test_the_variation_of_known_functions(function, expected):
-    s = torch.linspace(-1, 1, 601, dtype=torch.float64)
-    assert float(total_variation(function(s)[None], 1.0)) == pytest.approx(expected, rel=1e-9)
+def test_the_middle_of_a_symmetric_grid_is_the_parameters_bit_for_bit():
+    objective, batch = task(torch.float32)
+    at = symmetric_grid(0.3, 7)
+    assert float(at[3]) == 0.0
+    assert torch.equal(at, -at.flip(0))
+    found = slices(objective, batch, random_directions(objective.params, 2), at, chunk=1)
+    assert found[:, 3].tolist() == [objective(batch).item()] * 2
 
 
-def test_the_normalized_index_does_not_see_scale_or_offset_and_the_plain_one_sees_scale():
-    losses = torch.randn(20, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).cumsum(1)
-    base, moved = roughness_index(losses, 2.0), roughness_index(3 * losses + 11, 2.0)
-    assert moved.index == pytest.approx(base.index)
-    plain, scaled = (total_variation(k * losses, 2.0, normalize=False) for k in (1, 3))
-    torch.testing.assert_close(scaled, 3 * plain)
-    assert roughness_index(losses, 0.5).mean == pytest.approx(4 * base.mean)
+def test_a_combination_with_weights_zero_and_one_is_the_vector_itself_in_any_dtype():
+    seen = []
+    params = {"x": torch.zeros(50, dtype=torch.bfloat16)}
+    watching = Objective.from_function(lambda p, batch: seen.append(p["x"].clone()) or p["x"].sum(), params)
+    vectors = [{"x": torch.randn(50).to(torch.bfloat16)} for _ in range(3)]
+    losses_at(watching, None, vectors, torch.eye(3), chunk=1)
+    assert all(torch.equal(a, b["x"]) for a, b in zip(seen, vectors, strict=True))
+
+
+def test_a_slice_over_batches_of_unequal_size_is_that_over_all_examples():
+    objective, (inputs, targets) = task()
+    rows, at = random_directions(objective.params, 2), [-1.0, 0.5]
+    parts = [(inputs[:11], targets[:11]), (inputs[11:], targets[11:])]
+    torch.testing.assert_close(
+        slices(objective, parts, rows, at), slices(objective, (inputs, targets), rows, at), rtol=1e-12, atol=0
+    )
+
+
+def test_batch_normalization_and_dropout_are_looked_at_in_eval_mode_and_left_as_they_were():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)).double()
+    model[3].eval()
+    objective = Objective(model, nn.functional.cross_entropy)
+    batch = (torch.randn(16, 3, dtype=torch.float64), torch.randint(2, (16,)))
+    before, modes = copy.deepcopy(model.state_dict()), [part.training for part in model.modules()]
+    found = slices(objective, batch, random_directions(objective.params, 1), [0.0, 1.0])
+    assert [part.training for part in model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert float(found[0, 0]) == pytest.approx(objective_in_eval(model, batch), rel=1e-12)
+
+
+def objective_in_eval(model, batch):
+    still = copy.deepcopy(model).eval()
+    return nn.functional.cross_entropy(still(batch[0]), batch[1]).item()
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_a_random_loss_draws_the_same_numbers_at_all_points(chunk):
+    noisy = Objective.from_function(lambda p, batch: (p["x"] * torch.randn(3)).sum(), {"x": torch.zeros(3)})
+    state = torch.get_rng_state()
+    found = slices(noisy, None, torch.eye(3), [-2.0, -1.0, 1.0, 2.0], chunk=chunk)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(found[:, :2], -found[:, 2:].flip(1))
+    torch.testing.assert_close(found[:, 3], 2 * found[:, 2])
+
+
+def test_a_loss_that_vmap_does_not_know_is_evaluated_point_by_point():
+    branching = Objective.from_function(
+        lambda p, b: p["x"].sum() if p["x"].sum() > 0 else -p["x"].sum(), {"x": torch.zeros(1)}
+    )
+    assert slices(branching, None, torch.eye(1), [-1.0, 2.0]).tolist() == [[1.0, 2.0]]
+    with pytest.raises(UnsupportedError, match="chunk=1"):
+        slices(branching, None, torch.eye(1), [-1.0, 2.0], chunk=2)
+
+
+def test_memory_bounds_how_many_points_are_evaluated_at_once():
+    sizes = []
+
+    def loss(p, batch):
+        sizes.append(
+            torch._C._functorch.get_unwrapped(p["x"]).shape[0] if torch._C._functorch.is_batchedtensor(p["x"]) else 1
+        )
+        return p["x"].sum()
+
+    objective = Objective.from_function(loss, {"x": torch.zeros(1000)})
+    at = torch.linspace(0, 1, 64)
+    slices(objective, None, torch.ones(1, 1000), at, memory=10 * 4100)
+    assert 1 < max(sizes) <= 10
+    sizes.clear()
+    slices(objective, None, torch.ones(1, 1000), at, memory=1)
+    assert max(sizes) == 1
+
+
+def test_a_slice_through_a_few_of_the_parameters_leaves_the_others_in_place():
+    objective, batch = task()
+    name = "2.bias"
+    start, direction = {name: objective.params[name].detach()}, {name: torch.ones(2, dtype=torch.float64)}
+    found = losses_at(objective, batch, [start, direction], torch.tensor([[1.0, 0.0], [1.0, 5.0]]))
+    # a constant added to all logits changes nothing
+    assert found.tolist() == pytest.approx([objective(batch).item()] * 2)
 
 
 def test_what_cannot_be_sliced_is_refused():
     objective, batch = task()
     rows = random_directions(objective.params, 2)
-    with pytest.raises(MismatchError):
-        slices(objective, batch, rows[:, 1:], [0.0])
-    with pytest.raises(MismatchError):
-        plane(objective, batch, rows[:1], [0.0], [0.0])
-    with pytest.raises(ArgumentError):
-        slices(objective, batch, rows, [0.0], chunk=0)
-    normed = Objective(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), nn.functional.cross_entropy)
-    with pytest.raises(CompositionError, match="eval"):
-        slices(normed, batch, random_directions(normed.params, 1), [0.0])
-    for call in (lambda: total_variation(torch.zeros(3), 1.0), lambda: total_variation(torch.zeros(2, 3), 0.0)):
+    for call in (
+        lambda: slices(objective, batch, rows[:, 1:], [0.0]),
+        lambda: filter_normalized(rows[:, 1:], objective.params),
+        lambda: losses_at(objective, batch, [{"other": torch.zeros(1)}], torch.ones(1, 1)),
+        lambda: losses_at(objective, batch, [dict(objective.params)], torch.ones(1, 2)),
+    ):
+        with pytest.raises(MismatchError):
+            call()
+    for call in (
+        lambda: slices(objective, batch, rows, [0.0], chunk=0),
+        lambda: slices(objective, batch, rows, [0.0], memory=0),
+        lambda: filter_normalized(rows, objective.params, vectors="some"),
+        lambda: symmetric_grid(1.0, 4),
+        lambda: symmetric_grid(0.0, 3),
+    ):
         with pytest.raises(ArgumentError):
             call()
-    with pytest.raises(ArgumentError):
-        roughness_index(torch.zeros(2, 3), 1.0, normalize=False)

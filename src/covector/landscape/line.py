@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from covector.errors import ArgumentError, MismatchError
-from covector.objective import Batch, Objective
+from covector.landscape.slices import losses_at
+from covector.objective import Objective
 from covector.trees import Params, check_same
 
 __all__ = ["barrier", "line"]
 
 
-@torch.no_grad()
-def line(objective: Objective, batch: Batch, a: Params, b: Params, at: Sequence[float] | Tensor) -> Tensor:
+def line(
+    objective: Objective, batches: Any, a: Params, b: Params, at: Sequence[float] | Tensor, **options: Any
+) -> Tensor:
     """The loss at ``(1 - s) a + s b`` for each s; the live parameters are left alone.
 
     Args:
         objective: the loss.
-        batch: one batch, the same for all points.
+        batches: one batch, a list of batches or a loader that can be read again; the same for all points.
         a: where s = 0.
         b: where s = 1.
         at: values of s, ``[m]``; beyond 0 and 1 the line goes on.
+        options: ``chunk``, ``memory`` and ``seed`` of :func:`slices`.
 
     Returns:
         Float64 ``[m]``.
@@ -36,8 +40,8 @@ def line(objective: Objective, batch: Batch, a: Params, b: Params, at: Sequence[
     tensor([1., 0., 1.], dtype=torch.float64)
     """
     check_same(a, b)
-    points = [{name: torch.lerp(a[name].detach(), b[name].detach(), float(s)) for name in a} for s in at]
-    return torch.stack([objective(batch, point).double() for point in points]).cpu()
+    s = torch.as_tensor(at, dtype=torch.float64)
+    return losses_at(objective, batches, [a, b], torch.stack([1 - s, s], dim=1), **options)
 
 
 def barrier(losses: Tensor, at: Sequence[float] | Tensor) -> float:

@@ -1,211 +1,247 @@
-"""Straight slices and planes through the parameters: many points of the loss at once, the model left alone.
+"""The one kernel behind all pictures of a loss: its values at combinations of a few vectors of parameters.
 
-Directions are rows ``[M, n]`` in the order of ``objective.params``: eigenvectors, differences of checkpoints, random
-numbers.
+A point is ``sum_j w_j v_j``: the parameters and directions from them, or checkpoints with weights that sum to one. So a
+weight of 0 or 1 gives the very bits of a checkpoint, and the middle of a symmetric grid those of the parameters. Many
+points are evaluated at once as copies of the parameters, as many as a cap on memory allows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from covector.errors import ArgumentError, CompositionError, MismatchError
+from covector.curvature.batches import Batches
+from covector.errors import ArgumentError, MismatchError, UnsupportedError
 from covector.objective import Batch, Objective
-from covector.random import Stream, draw
-from covector.trees import Params, flatten, numel
+from covector.training.modes import evaluating, seeded
+from covector.trees import Params, numel, unflatten
 
-__all__ = ["Plane", "filter_normalized", "plane", "principal_plane", "random_directions", "slices"]
+__all__ = ["losses_at", "slices", "symmetric_grid"]
+
+MEMORY = 2**28
+MOST = 128  # copies at once: more gain nothing
+LIVE = 4  # activations alive at the same time, in units of the largest
 
 
-@torch.no_grad()
 def slices(
     objective: Objective,
-    batch: Batch,
+    batches: Any,
     directions: Tensor,
     at: Sequence[float] | Tensor,
     *,
     center: Params | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
+    memory: int = MEMORY,
+    seed: int = 0,
 ) -> Tensor:
-    """The loss at ``center + s d`` for each direction d and each s, on one batch.
+    """The loss at ``center + s d`` for each direction d and each s; nothing is changed.
 
     Args:
-        objective: the loss.
-        batch: one batch, the same at all points, so that what varies is the loss and not the sample.
-        directions: rows ``[M, n]``.
-        at: values of s, ``[m]``.
-        center: where s is 0; default the live parameters, which do not change.
-        chunk: at most so many points at a time, as one vectorized evaluation; 1: one after another, for models with
-            operations that ``vmap`` does not know.
+        objective: the loss. Its module is evaluated in eval mode, so with the running statistics of batch
+            normalization, and gets its modes back.
+        batches: one batch, a list of batches or a loader that can be read again, for each direction; the same for all
+            points, so that what varies is the loss and not the sample.
+        directions: rows ``[M, n]`` in the order of ``objective.params``.
+        at: values of s, ``[m]``; :func:`symmetric_grid` makes them.
+        center: where s is 0 (default: the live parameters).
+        chunk: points to evaluate at once; 1: one after another. Default: as many as ``memory`` allows, and one after
+            another where the module has operations that ``vmap`` does not know.
+        memory: bytes that copies of the parameters and their activations may take, roughly (default 256 MiB).
+        seed: of anything random in the loss, so that it is the same at all points.
 
     Returns:
         Float64 ``[M, m]`` on the CPU.
 
     Raises:
         MismatchError: directions of another length than the parameters.
-        ArgumentError: ``chunk`` out of range.
-        CompositionError: a batch normalization in training mode, whose statistics an evaluation would change.
+        ArgumentError: ``chunk`` or ``memory`` below 1.
+        UnsupportedError: a ``chunk`` of many was asked for and the loss cannot be evaluated that way.
 
     >>> bowl = Objective.from_function(lambda p, batch: (p["x"] ** 2).sum(), {"x": torch.zeros(2)})
     >>> slices(bowl, None, torch.eye(2), [-1.0, 0.0, 2.0])
     tensor([[1., 0., 4.],
             [1., 0., 4.]], dtype=torch.float64)
     """
-    _check(objective, chunk)
-    origin = objective.params if center is None else center
-    flat = flatten(origin)
-    if directions.ndim != 2 or directions.shape[1] != len(flat):
-        raise MismatchError(f"directions has shape {tuple(directions.shape)}; expected [M, {len(flat)}], rows")
-    steps = torch.as_tensor(at, dtype=flat.dtype, device=flat.device)
-    rows = directions.to(flat)
-    count = len(rows) * len(steps)
-
-    def evaluate(places: Tensor) -> Tensor:
-        points = flat + steps[places % len(steps), None] * rows[places // len(steps)]
-        if chunk == 1:
-            return objective(batch, _shaped(points[0], origin)).reshape(1)
-        losses: Tensor = vmap(lambda point: objective(batch, _shaped(point, origin)))(points)
-        return losses
-
-    found = [evaluate(places) for places in torch.arange(count, device=flat.device).split(chunk)]
-    return torch.cat(found).double().cpu().reshape(len(rows), len(steps))
+    evaluator = Evaluator(objective, batches, chunk, memory, seed)
+    origin = dict(objective.params) if center is None else center
+    steps = torch.as_tensor(at, dtype=torch.float64)
+    weights = torch.stack([torch.ones_like(steps), steps], dim=1)
+    return torch.stack([evaluator([origin, row], weights) for row in named(directions, objective.params)])
 
 
-def plane(
+def losses_at(
     objective: Objective,
-    batch: Batch,
-    directions: Tensor,
-    across: Sequence[float] | Tensor,
-    up: Sequence[float] | Tensor,
+    batches: Any,
+    vectors: Sequence[Params],
+    weights: Tensor,
     *,
-    center: Params | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
+    memory: int = MEMORY,
+    seed: int = 0,
 ) -> Tensor:
-    """The loss at ``center + a d1 + b d2``: a slice along d1 for each b.
+    """The loss at ``sum_j weights[i, j] vectors[j]`` for each i: what all slices, planes and lines are made of.
 
     Args:
         objective: the loss.
-        batch: one batch, the same at all points.
-        directions: two rows ``[2, n]``, such as two eigenvectors of the Hessian.
-        across: values of a.
-        up: values of b.
-        center: where both are 0; default the live parameters.
+        batches: one batch, a list of batches or a loader that can be read again.
+        vectors: k Params. The first names what is moved; in the others a tensor that is not named counts as zero.
+        weights: ``[points, k]``.
         chunk: as for :func:`slices`.
+        memory: as for :func:`slices`.
+        seed: as for :func:`slices`.
 
     Returns:
-        Float64 ``[len(up), len(across)]``.
+        Float64 ``[points]``, on the CPU.
 
     Raises:
-        MismatchError, ArgumentError, CompositionError: as :func:`slices`.
+        MismatchError: a vector does not fit the parameters, or the weights not the vectors.
 
-    >>> bowl = Objective.from_function(lambda p, batch: p["x"][0] + 10 * p["x"][1], {"x": torch.zeros(2)})
-    >>> plane(bowl, None, torch.eye(2), across=[0.0, 1.0, 2.0], up=[0.0, 1.0])
-    tensor([[ 0.,  1.,  2.],
-            [10., 11., 12.]], dtype=torch.float64)
+    >>> total = Objective.from_function(lambda p, batch: p["x"].sum(), {"x": torch.zeros(2)})
+    >>> a, b = {"x": torch.tensor([1.0, 0.0])}, {"x": torch.tensor([0.0, 10.0])}
+    >>> losses_at(total, None, [a, b], torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
+    tensor([1.0000, 5.5000], dtype=torch.float64)
     """
-    if directions.ndim != 2 or len(directions) != 2:
-        raise MismatchError(f"directions has shape {tuple(directions.shape)}; expected two rows, [2, n]")
-    origin = objective.params if center is None else center
-    lines = []
-    for b in torch.as_tensor(up, dtype=torch.float64).tolist():
-        moved = _shaped(flatten(origin).detach() + b * directions[1].to(flatten(origin)), origin)
-        lines.append(slices(objective, batch, directions[:1], across, center=moved, chunk=chunk))
-    return torch.cat(lines)
+    return Evaluator(objective, batches, chunk, memory, seed)(vectors, weights)
 
 
-def random_directions(params: Params, count: int, seed: int = 0) -> Tensor:
-    """Unit vectors, uniform on the sphere over all parameters: rows ``[count, n]``.
-
-    >>> bool((random_directions({"w": torch.zeros(3, 4)}, 5).norm(dim=1) - 1).abs().max() < 1e-6)
-    True
-    """
-    like = next(iter(params.values()))
-    kind = torch.float64 if like.dtype == torch.float64 else torch.float32
-    size = numel(params)
-    rows = draw(seed, "directions", count * size, "normal", 0, Stream.DIRECTIONS, 0, kind, like.device)
-    rows = rows.reshape(count, size)
-    return rows / rows.norm(dim=1, keepdim=True)
-
-
-def filter_normalized(directions: Tensor, params: Params) -> Tensor:
-    """Scale each filter of each direction to the norm of the parameters' own; vectors (biases, norms' scales) become 0.
-
-    A network's loss does not change when one layer is scaled up and the next one down, so that distances mean something
-    only relative to the weights.
+def symmetric_grid(radius: float, points: int) -> Tensor:
+    """``points`` numbers from ``-radius`` to ``radius``, float64; the middle one is zero exactly.
 
     Args:
-        directions: rows ``[M, n]``.
-        params: the center.
-
-    Returns:
-        ``[M, n]``.
-
-    Source: Li, Xu, Taylor, Studer, Goldstein, "Visualizing the loss landscape of neural nets", 2018.
-
-    >>> rows = filter_normalized(torch.ones(1, 6), {"w": torch.tensor([[3.0, 4.0], [0.0, 1.0]]), "b": torch.ones(2)})
-    >>> rows
-    tensor([[3.5355, 3.5355, 0.7071, 0.7071, 0.0000, 0.0000]])
-    """
-    parts = []
-    for part, param in zip(directions.split([p.numel() for p in params.values()], 1), params.values(), strict=True):
-        if param.ndim < 2:
-            parts.append(torch.zeros_like(part))
-            continue
-        filters = part.reshape(len(part), len(param), -1)
-        own = param.detach().reshape(len(param), -1).norm(dim=1)
-        length = filters.norm(dim=2, keepdim=True).clamp_min(torch.finfo(part.dtype).tiny)
-        parts.append((filters / length * own[:, None]).reshape(part.shape))
-    return torch.cat(parts, 1)
-
-
-class Plane(NamedTuple):
-    """The plane in which a trajectory moves most: two rows, the places on it, and the share of the movement inside."""
-
-    directions: Tensor
-    places: Tensor
-    share: float
-
-
-def principal_plane(trajectory: Sequence[Params]) -> Plane:
-    """Principal components of a trajectory, about its last point.
-
-    Args:
-        trajectory: parameters along training, at least three.
-
-    Returns:
-        Orthonormal directions ``[2, n]``, places ``[points, 2]``, and the share of the squared distances they hold.
+        radius: positive.
+        points: odd.
 
     Raises:
-        ArgumentError: fewer than three points.
+        ArgumentError: an even number of points, or a radius that is not positive.
 
-    >>> path = [{"w": torch.tensor([float(t), 2.0 * t, float(t * t)])} for t in range(4)]
-    >>> round(principal_plane(path).share, 4)
-    1.0
+    >>> symmetric_grid(0.25, 3).tolist()
+    [-0.25, 0.0, 0.25]
     """
-    if len(trajectory) < 3:
-        raise ArgumentError("trajectory", len(trajectory), "at least three points")
-    points = torch.stack([flatten(point).detach() for point in trajectory])
-    moved = points - points[-1]
-    _, sizes, rows = torch.linalg.svd(moved, full_matrices=False)
-    inside = sizes[:2].square().sum() / sizes.square().sum().clamp_min(torch.finfo(sizes.dtype).tiny)
-    return Plane(rows[:2], moved @ rows[:2].T, float(inside))
+    if isinstance(points, bool) or not isinstance(points, int) or points < 3 or points % 2 == 0:
+        raise ArgumentError("points", points, "an odd whole number of at least 3: the middle one is the center")
+    if not 0.0 < radius < float("inf"):
+        raise ArgumentError("radius", radius, "a finite number above 0")
+    right = torch.linspace(0.0, radius, points // 2 + 1, dtype=torch.float64)
+    return torch.cat([-right[1:].flip(0), right])
 
 
-def _shaped(flat: Tensor, like: Params) -> Params:
-    """Views of a vector with the names, shapes and dtypes of parameters; works under ``vmap``."""
-    parts = flat.split([p.numel() for p in like.values()])
-    return {name: part.reshape(p.shape).to(p.dtype) for (name, p), part in zip(like.items(), parts, strict=True)}
+def named(directions: Tensor, params: Params) -> list[Params]:
+    """Rows ``[M, n]`` as named tensors."""
+    if directions.ndim != 2 or directions.shape[1] != numel(params):
+        raise MismatchError(f"directions has shape {tuple(directions.shape)}; expected [M, {numel(params)}], rows")
+    return [unflatten(row.detach().contiguous(), params) for row in directions]
 
 
-def _check(objective: Objective, chunk: int) -> None:
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-        raise ArgumentError("chunk", chunk, "a whole number of points of at least 1")
-    for name, module in objective.module.named_modules() if objective.module is not None else ():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
-            raise CompositionError(
-                f"{name} is in training mode: looking would change its statistics; call eval() first"
-            )
+class Evaluator:
+    """Evaluates an objective at combinations of vectors; how many points at once is decided at the first use."""
+
+    def __init__(self, objective: Objective, batches: Any, chunk: int | None, memory: int, seed: int) -> None:
+        for name, value in (("chunk", chunk), ("memory", memory)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ArgumentError(name, value, "a whole number of at least 1")
+        self.objective, self.batches = objective, Batches(objective, batches)
+        self.chunk, self.asked, self.memory, self.seed = chunk, chunk is not None, memory, seed
+        self.rest = {name: p.detach() for name, p in objective.params.items()}
+        self.device = next(iter(self.rest.values())).device
+
+    @torch.no_grad()
+    def __call__(self, vectors: Sequence[Params], weights: Tensor) -> Tensor:
+        self._check(vectors, weights)
+        rows = weights.detach().to(self.device, torch.float64)
+        total, examples = torch.zeros(len(rows), dtype=torch.float64, device=self.device), 0
+        with _evaluated(self.objective):
+            for batch, size in self.batches:
+                total += size * self._on(batch, vectors, rows)
+                examples += size
+        return (total / examples).cpu()
+
+    def _check(self, vectors: Sequence[Params], weights: Tensor) -> None:
+        if weights.ndim != 2 or weights.shape[1] != len(vectors) or not len(vectors):
+            raise MismatchError(f"weights has shape {tuple(weights.shape)}: expected [points, {len(vectors)}]")
+        for i, vector in enumerate(vectors):
+            known = self.rest if i == 0 else vectors[0]
+            for name, tensor in vector.items():
+                if name not in known or tensor.shape != self.rest[name].shape:
+                    raise MismatchError(
+                        f"tensor {name!r} of shape {tuple(tensor.shape)} in vector {i}: expected names and shapes of "
+                        f"{ {key: tuple(self.rest[key].shape) for key in list(known)[:5]} }"
+                    )
+
+    def _on(self, batch: Batch, vectors: Sequence[Params], rows: Tensor) -> Tensor:
+        if self.chunk is None:
+            self.chunk = max(1, min(MOST, self.memory // self._footprint(batch)))
+        if self.chunk > 1:
+            try:
+                return self._together(batch, vectors, rows, self.chunk)
+            except RuntimeError as error:
+                if self.asked:
+                    raise UnsupportedError(f"vmap cannot evaluate the loss: {error}; use chunk=1") from error
+                self.chunk = 1  # an operation without a rule for copies, or a value that decides a branch
+        return self._one_by_one(batch, vectors, rows)
+
+    def _together(self, batch: Batch, vectors: Sequence[Params], rows: Tensor, chunk: int) -> Tensor:
+        # randomness "same": each copy sees the numbers that a single evaluation would see
+        evaluate = vmap(lambda point: self.objective(batch, {**self.rest, **point}), randomness="same")
+        found = []
+        with sdpa_kernel(SDPBackend.MATH):
+            for part in rows.split(chunk):
+                with seeded(self.seed, self.device):
+                    found.append(evaluate(_combined(vectors, part)).double())
+        return torch.cat(found)
+
+    def _one_by_one(self, batch: Batch, vectors: Sequence[Params], rows: Tensor) -> Tensor:
+        found = []
+        for row in rows:
+            point = {name: tensor[0] for name, tensor in _combined(vectors, row[None]).items()}
+            with seeded(self.seed, self.device):
+                found.append(self.objective(batch, {**self.rest, **point}).double())
+        return torch.stack(found)
+
+    def _footprint(self, batch: Batch) -> int:
+        """Bytes of one more copy of the parameters and of what is computed from them."""
+        with seeded(self.seed, self.device), _Largest() as seen:
+            self.objective(batch, self.rest)
+        return sum(p.nbytes for p in self.rest.values()) + LIVE * seen.nbytes
+
+
+def _combined(vectors: Sequence[Params], rows: Tensor) -> Params:
+    """The points ``rows @ vectors``, tensor by tensor, ``[points, ...]``, in at least single precision."""
+    points = {}
+    for name, first in vectors[0].items():
+        work = torch.promote_types(first.dtype, torch.float32)
+        total = torch.zeros(1, dtype=work, device=rows.device)
+        for j, vector in enumerate(vectors):
+            if name in vector:
+                weight = rows[:, j].to(work).view(-1, *[1] * first.ndim)
+                total = total + weight * vector[name].detach().to(rows.device, work)
+        points[name] = total.to(first.dtype)
+    return points
+
+
+@contextmanager
+def _evaluated(objective: Objective) -> Iterator[None]:
+    if objective.module is None:
+        yield
+    else:
+        with evaluating(objective.module):
+            yield
+
+
+class _Largest(TorchDispatchMode):
+    """Watches an evaluation for the largest tensor it makes."""
+
+    nbytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(value, Tensor):
+                self.nbytes = max(self.nbytes, value.nbytes)
+        return out
