@@ -27,7 +27,7 @@ STABLE = 2.785  # the end of the stability region of classical Runge-Kutta on th
 class Flow(NamedTuple):
     """Where gradient flow ended.
 
-    Args:
+    Attributes:
         params: the end point, a copy.
         loss: there.
         gradient_norm: there.

@@ -16,7 +16,7 @@ __all__ = ["Monotone", "monotone"]
 class Monotone(NamedTuple):
     """How a sequence falls.
 
-    Args:
+    Attributes:
         holds: whether no step rises by more than the tolerance.
         rises: how many steps do.
         worst: the largest rise of one step, relative to the value before; 0 where none rises.

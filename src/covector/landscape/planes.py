@@ -22,7 +22,7 @@ __all__ = ["Plane", "contours", "plane", "plane_through"]
 class Plane(NamedTuple):
     """The loss on the plane through three checkpoints.
 
-    Args:
+    Attributes:
         across: coordinates on the first axis, float64 ``[a]``.
         up: on the second, ``[b]``.
         losses: float64 ``[b, a]``, rows of equal ``up``.

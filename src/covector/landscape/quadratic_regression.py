@@ -25,7 +25,7 @@ __all__ = ["QuadraticRegression", "Trajectory", "taylor", "two_parameter"]
 class Trajectory(NamedTuple):
     """A run of gradient descent.
 
-    Args:
+    Attributes:
         losses: float64 ``[steps + 1]``; infinite from where it diverged.
         eigenvalues: the largest of ``J J^T``, the tangent kernel, float64 ``[steps + 1]``.
         model: the model at the end.

@@ -18,7 +18,7 @@ DENSE = 2000  # rows up to which all eigenvalues take less time than a good quad
 class Outliers(NamedTuple):
     """Where the eigenvalues part.
 
-    Args:
+    Attributes:
         number: of eigenvalues above the widest gap.
         ratio: the last of them divided by the next.
         values: the outliers, float64 ``[number]``, descending.

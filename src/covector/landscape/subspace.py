@@ -20,7 +20,7 @@ V = TypeVar("V", Tensor, Params)
 class Placement(NamedTuple):
     """Where a gradient lies.
 
-    Args:
+    Attributes:
         fraction: of its squared norm in the span of the top eigenvectors; k / n for a random direction.
         alignment: the cosine between ``g`` and ``H g``.
         curvature: ``g^T H g / g^T g``.

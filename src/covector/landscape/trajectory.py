@@ -18,7 +18,7 @@ __all__ = ["Projection", "project_trajectory"]
 class Projection(NamedTuple):
     """Checkpoints in the coordinates of their first principal components.
 
-    Args:
+    Attributes:
         center: the origin of the coordinates.
         directions: orthonormal rows ``[k, n]``, the first of most variance.
         coordinates: of the checkpoints, float64 ``[T, k]``.

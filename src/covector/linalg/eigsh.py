@@ -27,7 +27,7 @@ WHICH = ("LA", "SA", "LM", "BE")
 class Eigen(NamedTuple):
     """What :func:`eigsh` found.
 
-    Args:
+    Attributes:
         values: float64 ``[k]``.
         vectors: orthonormal columns ``[n, k]``; their memory lies in rows, so that ``vectors.mT`` is contiguous.
         residuals: ``||A v - value v||`` up to rounding, float64 ``[k]``: so close to each value lies an eigenvalue.

@@ -64,7 +64,7 @@ def apply_function(op: LinearOperator, f: Callable[[Tensor], Tensor], b: V, step
 class Shifted(NamedTuple):
     """Solutions of ``(A + shift I) x = b`` for many shifts.
 
-    Args:
+    Attributes:
         x: ``[s, n]``, a row for each shift.
         residuals: ``||b - (A + shift I) x|| / ||b||``, float64 ``[s]``.
         norms: ``||x||``, float64 ``[s]``.

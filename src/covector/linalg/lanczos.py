@@ -26,7 +26,7 @@ BREAKDOWN = 20.0  # a residual of so many rounding errors of the operator is non
 class Lanczos(NamedTuple):
     """What a Lanczos run knows: ``V A V^T = T``, and ``A V^T - V^T T`` has one nonzero column.
 
-    Args:
+    Attributes:
         alpha: diagonal of T, float64 ``[m]``.
         beta: float64 ``[m]``; ``beta[j]`` couples j and j + 1, the last one is the norm of the residual.
         basis: V, orthonormal rows ``[m, n]``.

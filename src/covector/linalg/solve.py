@@ -23,7 +23,7 @@ TINY = torch.finfo(torch.float64).tiny
 class Solution(NamedTuple, Generic[V]):
     """What a solver found.
 
-    Args:
+    Attributes:
         x: the solution, of the kind of the right side.
         residual: ``||b - (A + shift) x|| / ||b||``, the largest of all right sides.
         steps: products with the operator for each right side.

@@ -38,7 +38,7 @@ TENFOLD = LevenbergMarquardt(low=0.0, high=0.3, grow=10.0, shrink=0.1, least=1e-
 class AbsoluteModel(NamedTuple):
     """``|H|`` and the gradient in a subspace, in coordinates where ``|H|`` is diagonal.
 
-    Args:
+    Attributes:
         values: eigenvalues e of the Hessian there, float64 ``[k]``.
         gradient: coordinates of the gradient, float64 ``[k]``.
         vectors: rows ``[k, n]``, orthonormal.
