@@ -25,7 +25,8 @@ from covector.trees import Params, numel, unflatten
 
 __all__ = ["losses_at", "slices", "symmetric_grid"]
 
-MEMORY = 2**28
+# bytes: on a CPU, what does not fit its caches gains nothing
+CPU_MEMORY, MEMORY = 2**25, 2**30
 MOST = 128  # copies at once: more gain nothing
 LIVE = 4  # activations alive at the same time, in units of the largest
 
@@ -38,7 +39,7 @@ def slices(
     *,
     center: Params | None = None,
     chunk: int | None = None,
-    memory: int = MEMORY,
+    memory: int | None = None,
     seed: int = 0,
 ) -> Tensor:
     """The loss at ``center + s d`` for each direction d and each s; nothing is changed.
@@ -53,7 +54,8 @@ def slices(
         center: where s is 0 (default: the live parameters).
         chunk: points to evaluate at once; 1: one after another. Default: as many as ``memory`` allows, and one after
             another where the module has operations that ``vmap`` does not know.
-        memory: bytes that copies of the parameters and their activations may take, roughly (default 256 MiB).
+        memory: bytes that copies of the parameters and their activations may take, roughly. Default: 32 MiB on a CPU,
+            where more would leave its caches, 1 GiB elsewhere.
         seed: of anything random in the loss, so that it is the same at all points.
 
     Returns:
@@ -83,7 +85,7 @@ def losses_at(
     weights: Tensor,
     *,
     chunk: int | None = None,
-    memory: int = MEMORY,
+    memory: int | None = None,
     seed: int = 0,
 ) -> Tensor:
     """The loss at ``sum_j weights[i, j] vectors[j]`` for each i: what all slices, planes and lines are made of.
@@ -142,14 +144,15 @@ def named(directions: Tensor, params: Params) -> list[Params]:
 class Evaluator:
     """Evaluates an objective at combinations of vectors; how many points at once is decided at the first use."""
 
-    def __init__(self, objective: Objective, batches: Any, chunk: int | None, memory: int, seed: int) -> None:
+    def __init__(self, objective: Objective, batches: Any, chunk: int | None, memory: int | None, seed: int) -> None:
         for name, value in (("chunk", chunk), ("memory", memory)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ArgumentError(name, value, "a whole number of at least 1")
         self.objective, self.batches = objective, Batches(objective, batches)
-        self.chunk, self.asked, self.memory, self.seed = chunk, chunk is not None, memory, seed
+        self.chunk, self.asked, self.seed = chunk, chunk is not None, seed
         self.rest = {name: p.detach() for name, p in objective.params.items()}
         self.device = next(iter(self.rest.values())).device
+        self.memory = memory or (CPU_MEMORY if self.device.type == "cpu" else MEMORY)
 
     @torch.no_grad()
     def __call__(self, vectors: Sequence[Params], weights: Tensor) -> Tensor:
