@@ -44,7 +44,7 @@ FULL_RANK_RATES = (0.0025, 0.005, 0.01, 0.02)
     "grasswalk",
     parts=[
         "covector.optim.SubspaceAdam",
-        "covector.optim.DominantSubspace",
+        "covector.optim.GradientSubspace",
         "covector.optim.grassmann.captured_energy",
     ],
 )

@@ -116,7 +116,7 @@ def _known(results: list[Regressions], draws: int) -> list[Finding]:
         ),
         *(
             Finding(
-                claim="Two steps of SGD end below two of gradient descent by lr^2 / (2N) <g, grad Tr C>",
+                claim=f"{when} of SGD end below two of gradient descent by lr^2 / (2N) <g, grad Tr C>",
                 reported="equal to second order",
                 measured=float(f"{r.advantage[0]:.3e}"),
                 baseline=float(f"{r.predicted_advantage:.3e}"),
@@ -124,7 +124,7 @@ def _known(results: list[Regressions], draws: int) -> list[Finding]:
                 holds=_agrees(r),
                 note=f"{setting}; standard error {r.advantage[1]:.1e}; holds: within a tenth",
             )
-            for r in (middle, finest)
+            for r, when in ((middle, "Two steps"), (finest, "Two much shorter steps"))
         ),
     ]
 
