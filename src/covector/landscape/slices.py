@@ -159,7 +159,7 @@ class Evaluator:
         self._check(vectors, weights)
         rows = weights.detach().to(self.device, torch.float64)
         total, examples = torch.zeros(len(rows), dtype=torch.float64, device=self.device), 0
-        with _evaluated(self.objective):
+        with _evaluated(self.objective), seeded(self.seed, self.device):
             for batch, size in self.batches:
                 total += size * self._on(batch, vectors, rows)
                 examples += size
@@ -195,21 +195,30 @@ class Evaluator:
         found = []
         with sdpa_kernel(SDPBackend.MATH):
             for part in rows.split(chunk):
-                with seeded(self.seed, self.device):
-                    found.append(evaluate(_combined(vectors, part)).double())
+                self._reseed()
+                found.append(evaluate(_combined(vectors, part)).double())
         return torch.cat(found)
 
     def _one_by_one(self, batch: Batch, vectors: Sequence[Params], rows: Tensor) -> Tensor:
+        size = sum(tensor.nbytes for tensor in vectors[0].values())
         found = []
-        for row in rows:
-            point = {name: tensor[0] for name, tensor in _combined(vectors, row[None]).items()}
-            with seeded(self.seed, self.device):
+        for part in rows.split(max(1, min(MOST, self.memory // max(size, 1)))):
+            points = _combined(vectors, part)
+            for i in range(len(part)):
+                self._reseed()
+                point = {name: tensor[i] for name, tensor in points.items()}
                 found.append(self.objective(batch, {**self.rest, **point}).double())
         return torch.stack(found)
 
+    def _reseed(self) -> None:
+        # torch.manual_seed takes longer than a small network
+        torch.default_generator.manual_seed(self.seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(self.seed)
+
     def _footprint(self, batch: Batch) -> int:
         """Bytes of one more copy of the parameters and of what is computed from them."""
-        with seeded(self.seed, self.device), _Largest() as seen:
+        with _Largest() as seen:
             self.objective(batch, self.rest)
         return sum(p.nbytes for p in self.rest.values()) + LIVE * seen.nbytes
 
