@@ -319,8 +319,8 @@ def test_peft_models_train_their_adapters_only(make_llama, words, tmp_path):
 
 
 def test_what_cannot_work_is_refused_at_once(make_llama, words, tmp_path, monkeypatch):
-    for name in ("BACKEND", "MODE"):  # the arguments leave these in the environment
-        monkeypatch.setenv(f"ACCELERATE_DYNAMO_{name}", "no")
+    for name, value in {"BACKEND": "no", "MODE": "default"}.items():  # the arguments leave these in the environment
+        monkeypatch.setenv(f"ACCELERATE_DYNAMO_{name}", value)
     model = make_llama()
     sgd = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(CompositionError, match="carrier=True"):

@@ -613,7 +613,9 @@ def test_lightning_gives_it_the_closure_it_needs(tmp_path: Path) -> None:
 
 def test_accelerate_prepares_it_and_passes_the_closure_on() -> None:
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier Trainer of this process may have left one
     plain, prepared = net(dtype=torch.float32), net(dtype=torch.float32)
     train(plain, SAM(AdamW(plain, lr=0.01), rho=0.1), range(3))
     accelerator = Accelerator(cpu=True)
