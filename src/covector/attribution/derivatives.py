@@ -186,7 +186,7 @@ def _forward(value: Callable[[Tensor], Tensor], t: Tensor, order: int) -> list[T
     try:
         with torch.no_grad():
             return list(function(t))
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # torch's word for an operation without forward derivatives
         raise UnsupportedError(f"mode='forward' of order {order}: {error}; mode='reverse' needs none") from error
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from covector.errors import ArgumentError, NonFiniteError
+from covector.linalg import FunctionOperator, cg
 from covector.optim.adgd import check_finite_gradients
 from covector.optim.diagonals import DiagonalMetric, covectors, products
 from covector.optim.slots import Bucket
@@ -96,23 +97,12 @@ class NewtonInverse:
             parts = iter(vector.split([size for own in sizes for size in own]))
             return [[next(parts).view_as(g).to(g.dtype) for g in covectors(bucket)] for bucket in buckets]
 
-        residual = flat([covectors(bucket) for bucket in buckets])
-        found, direction = torch.zeros_like(residual), residual
-        start = size = float(residual @ residual)
-        for step in range(self.steps):
-            if size <= self.tol**2 * start or size == 0.0:
-                break
-            product = flat(products(buckets, lists(direction)))
-            curvature = float(direction @ product)
-            if curvature <= 0.0:
-                # the gradient itself, where even along it the Hessian is not positive
-                found = direction if step == 0 else found
-                break
-            found = found + size / curvature * direction
-            residual = residual - size / curvature * product
-            last, size = size, float(residual @ residual)
-            direction = residual + size / last * direction
-        return lists(found)
+        gradient = flat([covectors(bucket) for bucket in buckets])
+        hessian = FunctionOperator(
+            lambda vector: flat(products(buckets, lists(vector))),
+            (len(gradient), len(gradient)), dtype=gradient.dtype, device=gradient.device, symmetric=True,
+        )  # fmt: skip
+        return lists(cg(hessian, gradient, tol=self.tol, max_steps=self.steps, on_indefinite="stop").x)
 
 
 class PolyakStep:
