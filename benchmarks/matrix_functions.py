@@ -12,18 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from _interleaved import Cases, measure
 from torch import Tensor
 from torch.optim._muon import _zeropower_via_newtonschulz
 
 from covector.linalg import fast_dtype, inv_root, msign, orthonormalize, sqrtm
 
-Cases = dict[str, Callable[[], object]]
 Row = dict[str, str | float]
 
 
@@ -104,19 +102,6 @@ PLAN: list[tuple[str, Callable[[Tensor], tuple[Cases, str]], list[tuple[int, int
     ("square root and gradient", root_and_gradient, [(64, 32, 32), (8, 128, 128), (1, 256, 256)]),
     ("basis", basis, [(16, 256, 16), (1, 1024, 64), (1, 1024, 256)]),
 ]
-
-
-def measure(cases: Cases, rounds: int) -> dict[str, float]:
-    """Median milliseconds, each case once a round so that a disturbance meets all of them."""
-    for call in cases.values():
-        call()
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds):
-        for name, call in cases.items():
-            begin = time.thread_time()
-            call()
-            times[name].append((time.thread_time() - begin) * 1e3)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def rows(rounds: int) -> list[Row]:

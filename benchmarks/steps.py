@@ -12,19 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from _interleaved import Cases, measure
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from covector import Objective
 from covector.optim import ASAM, EGN, GAM, SAM, SGD, GradientRegularization, SaddleFreeNewton
 
-Cases = dict[str, Callable[[], object]]
 Batch = tuple[Tensor, Tensor]
 
 
@@ -112,19 +110,6 @@ PLAN: list[tuple[str, Callable[[int, int], Cases], list[tuple[int, int]]]] = [
     ("displaced gradients", displacements, [(64, 128), (512, 128)]),
     ("saddle-free Newton", saddle_free, [(256, 256)]),
 ]
-
-
-def measure(cases: Cases, rounds: int) -> dict[str, float]:
-    """Median milliseconds, each case once a round so that a disturbance meets all of them."""
-    for call in cases.values():
-        call()
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds):
-        for name, call in cases.items():
-            begin = time.thread_time()
-            call()
-            times[name].append((time.thread_time() - begin) * 1e3)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def main() -> None:

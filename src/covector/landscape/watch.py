@@ -14,7 +14,7 @@ from covector import random
 from covector.curvature import Hessian
 from covector.errors import ArgumentError
 from covector.landscape.generalization import gradient_scatter
-from covector.linalg import LinearOperator, eigsh
+from covector.linalg import LinearOperator, eigsh, trace
 from covector.objective import Batch, Objective
 from covector.training import Callback
 from covector.training.modes import evaluating
@@ -173,13 +173,7 @@ class Watch(Callback):
 
     def _trace(self, operator: LinearOperator) -> float:
         # other vectors at each measurement, so that errors average out over the run
-        place = self.probes * len(self.records)
-        total = 0.0
-        for probe in range(place, place + self.probes):
-            vector = random.draw(self.seed, "watch trace", operator.shape[0], step=probe, device=operator.device)
-            vector = vector.to(operator.dtype)
-            total += float((vector * (operator @ vector)).sum(dtype=torch.float64))
-        return total / self.probes
+        return trace(operator, self.probes, seed=random.derive(self.seed, "watch trace", len(self.records))).value
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured so far."""
